@@ -12,8 +12,8 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/deploy"
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/placement"
-	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // checkRunning returns an error if the installed service, or one of the scopes of its workers, has processes of a user
@@ -40,7 +40,7 @@ func checkRunning(proc string, o deploy.Options, scopes []string, owner account)
 		if err != nil {
 			return fmt.Errorf("look at the running service: %w", err)
 		}
-		_, uid, err := process.UserOf(status)
+		_, uid, err := procfs.UserOf(status)
 		if err != nil || int(uid) == owner.uid { // the process is just ending, or belongs to owner
 			continue
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/executable"
 )
 
 // upgradeCheckWord is the hidden command by which a master checks the program that is to replace it:
@@ -145,7 +146,7 @@ func (c *programChecker) check(ctx context.Context, args master.UpgradeCheck) (m
 }
 
 func (c *programChecker) ask(ctx context.Context, args master.UpgradeCheck) (target master.UpgradeTarget, err error) {
-	if _, err := process.CheckProgram(args.Binary, uint32(os.Geteuid())); err != nil { //nolint:gosec // not negative
+	if _, err := executable.Check(args.Binary, uint32(os.Geteuid())); err != nil { //nolint:gosec // not negative
 		return target, err
 	}
 	if err := c.open(args.Binary); err != nil {

@@ -23,7 +23,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/internal/leaks"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // asWorker is the environment variable that makes the test binary run as hsu-worker, so that tests have a process
@@ -89,7 +89,7 @@ func reservedPort(t testing.TB) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		reservation, err := process.ClaimPort(port)
+		reservation, err := sockets.Claim(port)
 		switch {
 		case err == nil:
 			t.Cleanup(func() { _ = reservation.Close() })

@@ -127,25 +127,24 @@ func (p *composed) fields() map[string]field {
 		"log_location": textField(func(string) error {
 			return errors.New("no counterpart: the output is in logs/ in the state directory")
 		}),
-		"is_daemon": textField(func(s string) error {
-			if !isTrue(s) {
-				return nil
-			}
-			u.set("enabled", "false")
-			return errors.New("no counterpart: let the command stay in the foreground, then enable the unit")
-		}),
-		"is_foreground": textField(func(s string) error {
-			if !isTrue(s) {
-				return nil
-			}
-			u.set("enabled", "false")
-			return errors.New("no counterpart: a unit has no terminal")
-		}),
+		"is_daemon":           p.unusable("let the command stay in the foreground, then enable the unit"),
+		"is_foreground":       p.unusable("a unit has no terminal"),
 		"is_tty":              unlessFalse(errNoCounterpart),
 		"is_elevated":         unlessFalse(errNoCounterpart),
 		"is_interactive":      unlessFalse(errNoCounterpart),
 		"disable_ansi_colors": unlessFalse(errNoCounterpart),
 	}
+}
+
+// unusable returns the field of a flag with which the process cannot be a unit: the unit is disabled.
+func (p *composed) unusable(reason string) field {
+	return textField(func(s string) error {
+		if !isTrue(s) {
+			return nil
+		}
+		p.unit.set("enabled", "false")
+		return errors.New("no counterpart: " + reason)
+	})
 }
 
 // finish sets what depends on several keys.

@@ -264,55 +264,11 @@ func (m *managed) healthCheck() field {
 		switch kind {
 		case "process", "":
 		case "http":
-			fields["http"] = nested(b, Procman, path, map[string]field{
-				"url": textField(func(s string) error { b.set("url", literal(s).argument()); return nil }),
-				"method": textField(func(s string) error {
-					if strings.EqualFold(s, "GET") {
-						return nil
-					}
-					return errors.New("no counterpart: checks use GET")
-				}),
-				"headers": func(t *config.Tree) error {
-					for _, e := range t.Entries {
-						b.at("headers").named(e.Name, plainLiteral(e.Value.Text))
-					}
-					return nil
-				},
-			})
+			fields[kind] = httpCheck(b, path)
 		case "tcp", "grpc":
-			var address, port string
-			fields[kind] = func(t *config.Tree) error {
-				err := nested(b, Procman, path, map[string]field{
-					"address": textField(func(s string) error { address = s; return nil }),
-					"port":    textField(func(s string) error { port = s; return nil }),
-					"service": copied(b, "service"),
-					"method":  textField(func(string) error { return errMethod }),
-				})(t)
-				if port != "" {
-					address += ":" + port
-				}
-				if address != "" {
-					b.set("address", literal(address).argument())
-				}
-				return err
-			}
+			fields[kind] = addressCheck(b, path)
 		case "exec":
-			var words []string
-			fields["exec"] = func(t *config.Tree) error {
-				err := nested(b, Procman, path, map[string]field{
-					"command": textField(func(s string) error { words = append([]string{s}, words...); return nil }),
-					"args": func(t *config.Tree) error {
-						list, ok := texts(t)
-						if !ok {
-							return errList
-						}
-						words = append(words, list...)
-						return nil
-					},
-				})(t)
-				b.setList("command", arguments(literals(words...)))
-				return err
-			}
+			fields[kind] = commandCheck(b, path)
 		default:
 			return errNoCounterpart
 		}
@@ -321,6 +277,63 @@ func (m *managed) healthCheck() field {
 		}
 		walk(b, Procman, "health_check.", t, fields)
 		return nil
+	}
+}
+
+func httpCheck(b *block, path string) field {
+	return nested(b, Procman, path, map[string]field{
+		"url": textField(func(s string) error { b.set("url", literal(s).argument()); return nil }),
+		"method": textField(func(s string) error {
+			if strings.EqualFold(s, "GET") {
+				return nil
+			}
+			return errors.New("no counterpart: checks use GET")
+		}),
+		"headers": func(t *config.Tree) error {
+			for _, e := range t.Entries {
+				b.at("headers").named(e.Name, plainLiteral(e.Value.Text))
+			}
+			return nil
+		},
+	})
+}
+
+// addressCheck returns the field of a check by TCP or gRPC.
+func addressCheck(b *block, path string) field {
+	return func(t *config.Tree) error {
+		var address, port string
+		err := nested(b, Procman, path, map[string]field{
+			"address": textField(func(s string) error { address = s; return nil }),
+			"port":    textField(func(s string) error { port = s; return nil }),
+			"service": copied(b, "service"),
+			"method":  textField(func(string) error { return errMethod }),
+		})(t)
+		if port != "" {
+			address += ":" + port
+		}
+		if address != "" {
+			b.set("address", literal(address).argument())
+		}
+		return err
+	}
+}
+
+func commandCheck(b *block, path string) field {
+	return func(t *config.Tree) error {
+		var words []string
+		err := nested(b, Procman, path, map[string]field{
+			"command": textField(func(s string) error { words = append([]string{s}, words...); return nil }),
+			"args": func(t *config.Tree) error {
+				list, ok := texts(t)
+				if !ok {
+					return errList
+				}
+				words = append(words, list...)
+				return nil
+			},
+		})(t)
+		b.setList("command", arguments(literals(words...)))
+		return err
 	}
 }
 

@@ -167,76 +167,69 @@ func (t Tables) CountedAt() time.Time {
 
 // Snapshot decodes every record. Records that cannot be read are in Bad.
 func (t Tables) Snapshot() (Snapshot, error) {
-	s := Snapshot{Bad: make(map[string]error)}
-	bad := func(bucket []byte, key string, err error) {
-		s.Bad[string(bucket)+"/"+ShownKey(key)] = err
-	}
-	rows := func(bucket []byte) []Pair {
-		list, ok := t[string(bucket)]
-		if !ok {
-			bad(bucket, "", fmt.Errorf("bucket %s is missing", bucket))
-		}
-		return list
-	}
+	bad := make(badRecords)
+	s := Snapshot{Bad: bad}
 	var err error
 	if s.SchemaVersion, err = t.Version(); err != nil {
 		return Snapshot{}, err
 	}
 	if s.Meta, err = t.Meta(); err != nil {
-		bad(migrations.BucketMeta, string(KeyMeta), err)
+		bad.add(migrations.BucketMeta, string(KeyMeta), err)
 	}
 	if s.Processed, err = t.Processed(); err != nil {
-		bad(migrations.BucketCounters, string(KeyProcessed), err)
+		bad.add(migrations.BucketCounters, string(KeyProcessed), err)
 	} else if _, err = t.keyed(s.Processed); err != nil {
-		bad(migrations.BucketCounters, string(keyKeyed), err)
+		bad.add(migrations.BucketCounters, string(keyKeyed), err)
 	}
-	for _, p := range rows(migrations.BucketWorkers) {
-		w, err := decodeWorker(string(p.Key), p.Value)
-		if err != nil {
-			bad(migrations.BucketWorkers, string(p.Key), err)
-			continue
-		}
-		s.Workers = append(s.Workers, w)
-	}
-	for _, p := range t[string(migrations.BucketUnits)] {
-		u, err := decodeUnit(string(p.Key), p.Value)
-		if err != nil {
-			bad(migrations.BucketUnits, string(p.Key), err)
-			continue
-		}
-		s.Units = append(s.Units, u)
-	}
-	for _, p := range t[string(migrations.BucketServices)] {
-		r, err := decodeRegistration(string(p.Key), p.Value)
-		if err != nil {
-			bad(migrations.BucketServices, string(p.Key), err)
-			continue
-		}
-		s.Registered = append(s.Registered, r)
-	}
-	for _, p := range rows(migrations.BucketEvents) {
+	s.Workers = decoded(t, migrations.BucketWorkers, decodeWorker, bad)
+	s.Units = decoded(t, migrations.BucketUnits, decodeUnit, bad)
+	s.Registered = decoded(t, migrations.BucketServices, decodeRegistration, bad)
+	for _, p := range t[string(migrations.BucketEvents)] {
 		e, err := decodeEvent(p.Value)
 		if err == nil && len(p.Key) != 8 {
 			err = fmt.Errorf("key of %d bytes", len(p.Key))
 		}
 		if err != nil {
-			bad(migrations.BucketEvents, eventName(p.Key), err)
+			bad.add(migrations.BucketEvents, eventName(p.Key), err)
 			continue
 		}
 		s.Events = append(s.Events, e)
 	}
 	for _, p := range t[string(migrations.BucketRequests)] {
 		if _, err := DecodeResult(p.Key, p.Value); err != nil {
-			bad(migrations.BucketRequests, string(p.Key), err)
+			bad.add(migrations.BucketRequests, string(p.Key), err)
 			continue
 		}
 		s.Results++
 	}
 	for _, name := range migrations.Buckets(s.SchemaVersion) {
-		rows(name) // report other buckets of the schema if they are missing
+		if _, found := t[string(name)]; !found {
+			bad.add(name, "", fmt.Errorf("bucket %s is missing", name))
+		}
 	}
 	slices.SortFunc(s.Workers, func(a, b Worker) int { return compareIDs(a.ID, b.ID) })
 	return s, nil
+}
+
+// badRecords has the errors of the records that cannot be read, by bucket and key.
+type badRecords map[string]error
+
+func (b badRecords) add(bucket []byte, key string, err error) {
+	b[string(bucket)+"/"+ShownKey(key)] = err
+}
+
+// decoded returns the records of a bucket that can be read, and adds the others to bad.
+func decoded[T any](t Tables, bucket []byte, decode func(key string, value []byte) (T, error), bad badRecords) []T {
+	var found []T
+	for _, p := range t[string(bucket)] {
+		v, err := decode(string(p.Key), p.Value)
+		if err != nil {
+			bad.add(bucket, string(p.Key), err)
+			continue
+		}
+		found = append(found, v)
+	}
+	return found
 }
 
 // ShownKey returns the key in a form that can be sent and displayed: the key itself may be damaged.

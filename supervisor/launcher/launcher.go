@@ -5,14 +5,11 @@ package launcher
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
-	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -101,56 +98,6 @@ type Command struct {
 	// Patience and Hurry are those of [process.Spec].
 	Patience time.Duration
 	Hurry    <-chan struct{}
-}
-
-// Instance is one process and its family: all its descendants.
-type Instance interface {
-	Identity() identity.Process
-	// Done returns a channel that is closed when the process has ended.
-	Done() <-chan struct{}
-	// Exit returns how the process ended; valid after Done.
-	Exit() identity.Exit
-	// Suspended reports whether a signal has stopped the process.
-	Suspended() bool
-	// Signal sends the signal to the process alone. The error includes [process.ErrGone] if it has ended.
-	Signal(sig syscall.Signal) error
-	// Terminate sends the signal, and SIGCONT, to the process group.
-	Terminate(sig syscall.Signal) error
-	// TerminateRest sends SIGTERM to descendants that have left the group.
-	TerminateRest(ctx context.Context) error
-	// Survived reports, at little cost, whether descendants that have kept the lease are alive.
-	Survived() bool
-	// Kill kills the process and its family and returns the processes that are still alive.
-	Kill(ctx context.Context) ([]process.Holder, error)
-	// CPUTime returns the use of the processor by the process and its family.
-	CPUTime(ctx context.Context) (process.Usage, error)
-	// Limit makes these the limits of the process and its family, which Start has done already, and returns those that
-	// are not enforced: see [cgroup.Apply].
-	Limit(l cgroup.Limits) (unenforced []string)
-	// OutOfMemory describes the processes of the family that the kernel has killed because memory ran out, "" if there
-	// are none or that is not known. It is valid until Kill.
-	OutOfMemory() string
-	// Includes reports, at little cost, whether the process with the PID belongs to the family now: see
-	// [process.Family.Includes].
-	Includes(pid int) bool
-	// AppendsOnly reports whether every descriptor with which the process or its family may write to a file appends.
-	AppendsOnly(ctx context.Context, path string) (bool, error)
-	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that
-	// has been deleted or moved since.
-	OutputLost(path string) bool
-	// Fallback returns why the output goes to the file at path, which is that of the worker, if it was to go elsewhere.
-	// It is nil if the output does not go there.
-	Fallback(path string) error
-	// OwnsPort reports whether the process or its family owns the listeners on the port.
-	OwnsPort(port int) (process.Ownership, error)
-	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.
-	OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error)
-	// ListensOn returns the TCP ports on which the process and its family listen, sorted.
-	ListensOn(ctx context.Context) ([]int, error)
-	// Handle returns a handle on the process for a [Keeper].
-	Handle() (*os.File, error)
-	// Close releases the handle; the process goes on.
-	Close() error
 }
 
 // Keeper keeps descriptors beyond the life of this program: handles on processes, so that the next master learns the

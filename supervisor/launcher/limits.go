@@ -57,13 +57,13 @@ func (l *osLauncher) noCgroup(dir string) string {
 	return "the worker was started without a cgroup that this master manages: restart it"
 }
 
-func (i *osInstance) Limit(limits cgroup.Limits) (unenforced []string) {
-	return enforce(i.family.Cgroup, i.noCgroup, limits)
+func (f osFamily) Limit(limits cgroup.Limits) (unenforced []string) {
+	return enforce(f.Cgroup, f.noCgroup, limits)
 }
 
-func (i *osInstance) OutOfMemory() string {
-	if i.family.Cgroup == "" {
+func (f osFamily) OutOfMemory() string {
+	if f.Cgroup == "" {
 		return ""
 	}
-	return cgroup.OutOfMemory(i.family.Cgroup)
+	return cgroup.OutOfMemory(f.Cgroup)
 }

@@ -63,8 +63,8 @@ func TestLimitsOfAnAdoptedInstance(t *testing.T) {
 			"limits.pids: the worker was started without a cgroup that this master manages",
 		},
 	} {
-		inst := &osInstance{family: test.l.family("worker-0", rec)}
-		inst.noCgroup = test.l.noCgroup(inst.family.Cgroup)
+		inst := osFamily{Family: test.l.family("worker-0", rec)}
+		inst.noCgroup = test.l.noCgroup(inst.Cgroup)
 		if got := inst.Limit(limits); len(got) != 1 || !strings.HasPrefix(got[0], test.want) {
 			t.Errorf("not enforced: %q, want %q", got, test.want)
 		}
@@ -84,7 +84,7 @@ func TestLimitsOfAnAdoptedInstance(t *testing.T) {
 		}
 	}
 	l := osLauncher{cgroups: placement.Below(tree, "")}
-	inst := &osInstance{family: l.family("worker-0", rec)}
+	inst := osFamily{Family: l.family("worker-0", rec)}
 	if got := inst.Limit(limits); len(got) > 0 {
 		t.Errorf("not enforced: %q", got)
 	}

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -21,6 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/notify"
 	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/executable"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -174,7 +173,7 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(c.Dir, path)
 	}
-	exe, err := process.CheckProgram(path, rights.Account.UID)
+	exe, err := executable.Check(path, rights.Account.UID)
 	if err != nil {
 		return process.Ran{}, err
 	}
@@ -338,7 +337,9 @@ func (l *osLauncher) instance(worker string, rec records.Instance, p *process.Pr
 	family := l.family(worker, rec)
 	family.Leader, family.Main = p.PID(), p
 	family.Session, family.StartTicks = p.PID(), p.Identity().StartTicks
-	return &osInstance{Process: p, family: family, noCgroup: l.noCgroup(family.Cgroup)}
+	return &osInstance{
+		osProcess: osProcess{p}, osFamily: osFamily{family, l.noCgroup(family.Cgroup)}, osOutput: osOutput{process: p},
+	}
 }
 
 func (l *osLauncher) family(worker string, rec records.Instance) process.Family {
@@ -352,74 +353,6 @@ func (l *osLauncher) family(worker string, rec records.Instance) process.Family 
 	family.Cgroup = l.cgroups.Of(cgroupName(worker, rec))
 	return family
 }
-
-type osInstance struct {
-	*process.Process
-	family   process.Family
-	noCgroup string // the reason why it has no cgroup; "" if it has one
-	fallback error  // of a process that was started here
-}
-
-func (i *osInstance) Suspended() bool { return i.Stopped() }
-
-func (i *osInstance) Terminate(sig syscall.Signal) error {
-	// SIGCONT follows because a stopped process handles the signal only when it continues.
-	err := i.SignalGroup(sig)
-	return errors.Join(err, i.SignalGroup(process.SignalContinue))
-}
-
-func (i *osInstance) TerminateRest(ctx context.Context) error { return i.family.Terminate(ctx) }
-
-func (i *osInstance) Survived() bool {
-	if i.family.LeasePath == "" {
-		return false
-	}
-	held, err := process.LeaseHeld(i.family.LeasePath, i.family.Lease)
-	return held && err == nil
-}
-
-func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) {
-	return killFamily(ctx, i.family)
-}
-
-func (i *osInstance) CPUTime(ctx context.Context) (process.Usage, error) {
-	return i.family.CPUTime(ctx)
-}
-
-func (i *osInstance) Includes(pid int) bool { return i.family.Includes(pid) }
-
-func (i *osInstance) AppendsOnly(ctx context.Context, path string) (bool, error) {
-	return i.family.AppendsOnly(ctx, path)
-}
-
-func (i *osInstance) OutputLost(path string) bool {
-	pid := i.Identity().PID
-	lost := process.OutputLost(pid, path)
-	select {
-	case <-i.Done(): // the PID may be another process's
-		return false
-	default:
-		return lost
-	}
-}
-
-func (i *osInstance) Fallback(path string) error {
-	if i.fallback == nil && process.WritesTo(i.Identity().PID, path) {
-		return errAttached
-	}
-	return i.fallback
-}
-
-// errAttached is the reason of a process whose start is not known any more.
-var errAttached = errors.New("it was started so")
-
-func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
-
-func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {
-	return i.family.OwnsPeer(ctx, local, remote)
-}
-
-func (i *osInstance) ListensOn(ctx context.Context) ([]int, error) { return i.family.ListensOn(ctx) }
 
 // override returns the entries of base and more, without those of base that more has too.
 func override(base, more []string) []string {

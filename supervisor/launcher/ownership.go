@@ -11,7 +11,7 @@ import (
 var ErrForeignPort = errors.New("is held by another process")
 
 // CheckPort returns an error if a process other than the worker listens on the port.
-func CheckPort(inst Instance, port int) error {
+func CheckPort(inst Sockets, port int) error {
 	owner, err := inst.OwnsPort(port)
 	if owner == process.PortForeign {
 		return ForeignPort(port)
@@ -31,7 +31,7 @@ func SuspendedReason(pid int) string {
 }
 
 // HasEnded reports whether the process of the instance has ended.
-func HasEnded(inst Instance) bool {
+func HasEnded(inst Process) bool {
 	select {
 	case <-inst.Done():
 		return true

@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // ReservePatience is how long a worker may leave a reserved port closed. After that, the reservation is released,
@@ -23,7 +23,7 @@ type reservations struct {
 
 type reservation struct {
 	port int
-	*process.Reservation
+	*sockets.Reservation
 }
 
 // reserve reserves the port that the worker had, if it is not reserved already.
@@ -31,14 +31,14 @@ func (r *reservations) reserve(worker string, port int) {
 	if r.byWorker[worker].port == port {
 		return
 	}
-	if res, err := process.ReservePort(port); err == nil {
+	if res, err := sockets.Reserve(port); err == nil {
 		r.add(worker, port, res)
 	}
 }
 
 // claim reserves a port that the worker has not had before, and reports whether the worker can have it.
 func (r *reservations) claim(worker string, port int) bool {
-	res, err := process.ClaimPort(port)
+	res, err := sockets.Claim(port)
 	switch {
 	case err == nil:
 		r.add(worker, port, res)
@@ -49,7 +49,7 @@ func (r *reservations) claim(worker string, port int) bool {
 	return listenable(port) == nil // reservations are not possible here, or not now
 }
 
-func (r *reservations) add(worker string, port int, res *process.Reservation) {
+func (r *reservations) add(worker string, port int, res *sockets.Reservation) {
 	r.release(worker)
 	if r.byWorker == nil {
 		r.byWorker = make(map[string]reservation)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // AppendsOnly reports whether every descriptor with which a living member may write to the file at path has O_APPEND. A
@@ -24,7 +25,7 @@ func (f Family) appendsOnly(ctx context.Context, path string) (bool, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return false, err
 	}
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -41,13 +42,13 @@ func (f Family) appendsOnly(ctx context.Context, path string) (bool, error) {
 // closed.
 func memberAppends(pid int, file identity.FileID) (only bool, err error) {
 	gone := func(err error) bool { return err == unix.ENOENT || err == unix.ESRCH } //nolint:errorlint // bare errnos
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	only = true
-	err = eachOpen(pid, file, buf, func(folder, name string) bool {
-		info, err := readAll(folder+"/fdinfo/"+name, buf)
+	err = procfs.EachOpen(pid, file, buf, func(folder, name string) bool {
+		info, err := procfs.ReadAll(folder+"/fdinfo/"+name, buf)
 		if !gone(err) {
-			only = err == nil && !writesAnywhere(info)
+			only = err == nil && !procfs.WritesAnywhere(info)
 		}
 		return only
 	})

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // rightsOf resolves attributes.
@@ -56,7 +58,7 @@ func status(t testing.TB, path string) map[string]string {
 // wantStatus checks fields of the status of a process.
 func (w *worker) wantStatus(t *testing.T, want map[string]string) {
 	t.Helper()
-	got := status(t, procPath(w.PID(), "status"))
+	got := status(t, procfs.Path(w.PID(), "status"))
 	for key, value := range want {
 		if got[key] != value {
 			t.Errorf("%s is %q, want %q", key, got[key], value)
@@ -67,7 +69,7 @@ func (w *worker) wantStatus(t *testing.T, want map[string]string) {
 // limitsOf returns the soft and the hard limits of a process, by the first words of their lines in /proc/PID/limits.
 func limitsOf(t testing.TB, pid int) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile(procPath(pid, "limits"))
+	text, err := os.ReadFile(procfs.Path(pid, "limits"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +87,7 @@ func limitsOf(t testing.TB, pid int) map[string]string {
 // nice returns the nice values of all threads of a process.
 func nice(t testing.TB, pid int) (values []int) {
 	t.Helper()
-	threads, err := filepath.Glob(procPath(pid, "task/*/stat"))
+	threads, err := filepath.Glob(procfs.Path(pid, "task/*/stat"))
 	if err != nil || len(threads) == 0 {
 		t.Fatalf("%v, %v", threads, err)
 	}

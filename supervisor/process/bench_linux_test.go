@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // crowd starts n idle processes with a token, in addition to those that the machine runs.
@@ -40,9 +43,9 @@ func crowd(b *testing.B, n int) []*Process {
 
 func countProcesses(b *testing.B) {
 	b.Helper()
-	buf := getBuffer()
-	defer putBuffer(buf)
-	pids, err := numbers("/proc", buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	pids, err := procfs.Numbers("/proc", buf)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -264,7 +267,7 @@ func BenchmarkOwnsPort(b *testing.B) {
 		}
 	})
 	run("foreign", l.Addr().(*net.TCPAddr).Port, PortForeign)
-	withheld.sockDiag.Store(true)
-	defer withheld.sockDiag.Store(false)
+	kernel.Withheld.SockDiag.Store(true)
+	defer kernel.Withheld.SockDiag.Store(false)
 	run("ours by proc", port, PortOurs)
 }

@@ -2,14 +2,14 @@ package process
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/internal/sharing"
 )
 
 // census is the result of one pass over /proc.
@@ -18,7 +18,7 @@ type census struct {
 	users   []int    // all with an address space: no kernel threads and no dead processes
 
 	stats     sync.Once
-	userStats map[int]taskStat
+	userStats map[int]procfs.Stat
 	children  map[int][]int // of each process, by the same stats
 
 	files sync.Once
@@ -27,11 +27,11 @@ type census struct {
 
 // all returns the stat of every user process. It reads them on the first call, because that costs more than the
 // rest of the pass.
-func (c *census) all() map[int]taskStat {
+func (c *census) all() map[int]procfs.Stat {
 	c.stats.Do(func() {
-		c.userStats = make(map[int]taskStat, len(c.users))
+		c.userStats = make(map[int]procfs.Stat, len(c.users))
 		for _, pid := range c.users {
-			if s, err := readStat(pid); err == nil {
+			if s, err := procfs.ReadStat(pid); err == nil {
 				c.userStats[pid] = s
 			}
 		}
@@ -46,19 +46,19 @@ func (c *census) all() map[int]taskStat {
 func (c *census) openers(file identity.FileID) []int {
 	c.files.Do(func() {
 		c.opens = make(map[identity.FileID][]int)
-		buf := getBuffer()
-		defer putBuffer(buf)
+		buf := procfs.GetBuffer()
+		defer procfs.PutBuffer(buf)
 		spared := ourselves()
 		for _, pid := range c.users {
 			if spared[pid] {
 				continue
 			}
-			folder, open, err := descriptors(pid, buf)
+			folder, open, err := procfs.Descriptors(pid, buf)
 			if err != nil {
 				continue
 			}
 			for _, n := range open {
-				id, regular, _ := fileBehind(folder + "/fd/" + strconv.Itoa(n))
+				id, regular, _ := procfs.FileBehind(folder + "/fd/" + strconv.Itoa(n))
 				if regular && !slices.Contains(c.opens[id], pid) {
 					c.opens[id] = append(c.opens[id], pid)
 				}
@@ -71,11 +71,7 @@ func (c *census) openers(file identity.FileID) []int {
 const (
 	execPatience = time.Second // for processes inside execve to leave it
 	execPause    = 500 * time.Microsecond
-	passPatience = 5 * time.Second // for one pass, while new processes are started
 )
-
-// errTooMany is returned if a pass cannot see every process: an error is better than an incomplete census.
-var errTooMany = errors.New("processes are started faster than they can be looked at")
 
 // reader makes one pass.
 type reader struct {
@@ -84,19 +80,19 @@ type reader struct {
 	users   []int
 	free    []int // those whose environment names no token
 	pending []int // inside execve
-	// read is readEnviron, except in tests.
-	read func(pid int, buf *[]byte) ([]byte, environState)
+	// read is procfs.ReadEnviron, except in tests.
+	read func(pid int, buf *[]byte) ([]byte, procfs.EnvironState)
 }
 
 // add records the result of reading a process's environment.
-func (r *reader) add(pid int, environ []byte, state environState) {
+func (r *reader) add(pid int, environ []byte, state procfs.EnvironState) {
 	switch state {
-	case environNone:
+	case procfs.EnvironNone:
 		return
-	case environInExec:
+	case procfs.EnvironInExec:
 		r.pending = append(r.pending, pid)
 		return
-	case environRead:
+	case procfs.EnvironRead:
 		if h, ok := parseHolder(environ); ok {
 			h.PID = pid
 			r.holders = append(r.holders, h)
@@ -106,7 +102,7 @@ func (r *reader) add(pid int, environ []byte, state environState) {
 		} else {
 			r.free = append(r.free, pid)
 		}
-	case environCleared, environDenied:
+	case procfs.EnvironCleared, procfs.EnvironDenied:
 	}
 	r.users = append(r.users, pid)
 }
@@ -114,49 +110,18 @@ func (r *reader) add(pid int, environ []byte, state environState) {
 // takeCensus makes one pass. If seen is set, takeCensus calls it with each holder as soon as the holder is found.
 // The only errors are the end of ctx, an unreadable /proc, and processes that start faster than they can be read.
 func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
-	if err := checkProc(); err != nil {
+	if err := procfs.Check(); err != nil {
 		return nil, err
 	}
-	r := &reader{seen: seen, read: readEnviron}
+	r := &reader{seen: seen, read: procfs.ReadEnviron}
 	// One reader is enough: two were tried and are no faster on a busy machine.
-	if err := r.look(walkProcesses); err != nil {
+	if err := r.look(procfs.WalkProcesses); err != nil {
 		return nil, err
 	}
 	if err := r.retryExecing(ctx); err != nil {
 		return nil, err
 	}
 	return &census{holders: r.holders, users: r.users}, context.Cause(ctx)
-}
-
-// walkProcesses lists all processes. /proc lists them by rising PID and includes processes that start meanwhile.
-// Reading in small pieces, each visited at once, keeps up with a chain of processes that fork and exit, none of
-// which lives as long as a pass.
-func walkProcesses(visit func(pids []int) bool) error {
-	var pids []int
-	return walkProc(func(records []byte) bool {
-		pids = appendNumbers(pids[:0], records)
-		return visit(pids)
-	})
-}
-
-// walkProc is walkProcesses with the entries of the folder.
-func walkProc(visit func(records []byte) bool) error {
-	deadline, late := time.Now().Add(passPatience), false
-	var piece [16 * 24]byte
-	err := walkEntries("/proc", piece[:], func(records []byte) bool {
-		if !visit(records) {
-			return false
-		}
-		late = time.Now().After(deadline)
-		return !late
-	})
-	if late {
-		err = errTooMany
-	}
-	if err != nil {
-		return fmt.Errorf("read /proc: %w", err)
-	}
-	return nil
 }
 
 // retryExecing reads the processes inside execve again until they have an environment.
@@ -198,7 +163,7 @@ func (r *reader) skipStuck() {
 		if !known {
 			return false
 		}
-		if s, err := readStat(pid); err == nil && s.StartTicks == start {
+		if s, err := procfs.ReadStat(pid); err == nil && s.StartTicks == start {
 			r.users = append(r.users, pid)
 			return true
 		}
@@ -215,7 +180,7 @@ func rememberStuck(pids []int) {
 		stuck.known = make(map[int]uint64)
 	}
 	for _, pid := range pids {
-		if s, err := readStat(pid); err == nil {
+		if s, err := procfs.ReadStat(pid); err == nil {
 			stuck.known[pid] = s.StartTicks
 		}
 	}
@@ -236,6 +201,6 @@ func pause(ctx context.Context, d time.Duration) error {
 // shared makes one pass serve all concurrent callers, for instance a hundred workers that died together.
 var shared = newSharedCensus()
 
-func newSharedCensus() *sharing[*census] {
-	return &sharing[*census]{ask: func() (*census, error) { return takeCensus(context.Background(), nil) }}
+func newSharedCensus() *sharing.Question[*census] {
+	return &sharing.Question[*census]{Ask: func() (*census, error) { return takeCensus(context.Background(), nil) }}
 }

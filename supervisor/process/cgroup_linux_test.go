@@ -11,7 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // testCgroup makes a cgroup for the test, or skips the test.
@@ -37,13 +39,13 @@ func TestStartInCgroup(t *testing.T) {
 	for _, way := range []string{"clone", "move"} {
 		t.Run(way, func(t *testing.T) {
 			if way == "move" {
-				withhold(t, &withheld.cgroupClone)
+				withhold(t, &kernel.Withheld.CgroupClone)
 			}
 			w := prepareWorker(t)
 			w.family.Cgroup = testCgroup(t)
 			w.start(t, Spec{Args: childArgs("sleep"), Cgroup: w.family.Cgroup})
 			w.expect(t, "ready")
-			text, err := os.ReadFile(procPath(w.PID(), "cgroup"))
+			text, err := os.ReadFile(procfs.Path(w.PID(), "cgroup"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,7 +70,7 @@ func TestCgroupSettlesTheFamily(t *testing.T) {
 	for _, way := range []string{"cgroup.kill", "one by one"} {
 		t.Run(way, func(t *testing.T) {
 			if way == "one by one" {
-				withhold(t, &withheld.cgroupKill)
+				withhold(t, &kernel.Withheld.CgroupKill)
 			}
 			w := prepareWorker(t)
 			w.family.Cgroup = testCgroup(t)

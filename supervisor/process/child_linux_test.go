@@ -19,7 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // The test binary runs itself again as the processes under test: "child <behaviour> [arguments]".
@@ -87,7 +89,7 @@ func init() {
 			fmt.Printf("hidden %v\n", hidden)
 		},
 		"nobody-files": func(args []string) {
-			withheld.folderSize.Store(true)
+			kernel.Withheld.FolderSize.Store(true)
 			dropUID()
 			other := Family{Session: number(args[0]), StartTicks: startTicksOf(args[0])}
 			used, err := Measure(context.Background(), []Family{other})
@@ -103,7 +105,7 @@ func init() {
 		"reaper":          reaper,
 		"inherits":        func([]string) { fmt.Printf("inherits %t\n", InheritsOrphans()) },
 		"namespace": func([]string) {
-			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
+			say("proc", func() (string, bool) { e := procfs.Check(); return fmt.Sprint(e), e == nil })
 		},
 		"cgroup": func([]string) {
 			say("cgroup", func() (string, bool) { dir, err := cgroup.Delegated(); return dir, err == nil })
@@ -143,7 +145,7 @@ func openFile(args []string) {
 }
 
 func startTicksOf(pid string) uint64 {
-	s, err := readStat(number(pid))
+	s, err := procfs.ReadStat(number(pid))
 	must(err)
 	return s.StartTicks
 }
@@ -270,9 +272,9 @@ func deadLeader([]string) {
 	got := usr1()
 	go func() {
 		for { // until the first thread shows that it is dead
-			s, err := readStat(os.Getpid())
+			s, err := procfs.ReadStat(os.Getpid())
 			must(err)
-			if s.ended() {
+			if s.Ended() {
 				break
 			}
 			runtime.Gosched()

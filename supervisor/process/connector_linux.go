@@ -6,6 +6,9 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // Connector is the process that has connected to a unix socket of this process.
@@ -20,7 +23,7 @@ type Connector struct {
 // ConnectorOf returns the process at the other end of a connection that this process has just accepted: the process
 // that connected, even if another one uses the connection now.
 func ConnectorOf(conn *net.UnixConn) (*Connector, error) {
-	ticks := BootTime() / tick
+	ticks := BootTime() / procfs.Tick
 	c := &Connector{conn: conn, since: uint64(ticks)} //nolint:gosec // not negative
 	err := c.control(func(fd int) error {
 		cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
@@ -69,7 +72,7 @@ func (c *Connector) open() (*Process, error) {
 
 // pidfd asks the kernel for a pidfd of the process (Linux 6.5), which no other process can be taken for.
 func (c *Connector) pidfd() (pidfd int, err error) {
-	if withheld.peerPidfd.Load() {
+	if kernel.Withheld.PeerPidfd.Load() {
 		return 0, unix.ENOPROTOOPT
 	}
 	err = c.control(func(fd int) (err error) {
@@ -111,7 +114,7 @@ func Ancestors(pid int) []int {
 	var found []int
 	for known := map[int]bool{}; pid > 1 && !known[pid]; {
 		known[pid] = true
-		s, err := readStat(pid)
+		s, err := procfs.ReadStat(pid)
 		if err != nil {
 			return found
 		}

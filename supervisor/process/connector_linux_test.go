@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // eachConnector runs a test with the pidfd of the kernel, and with the PID alone.
@@ -15,7 +17,7 @@ func eachConnector(t *testing.T, test func(t *testing.T, accept func() *Connecto
 	for name, old := range map[string]bool{"SO_PEERPIDFD": false, "SO_PEERCRED": true} {
 		t.Run(name, func(t *testing.T) {
 			if old {
-				withhold(t, &withheld.peerPidfd)
+				withhold(t, &kernel.Withheld.PeerPidfd)
 			}
 			path := filepath.Join(t.TempDir(), "s")
 			l, err := net.Listen("unix", path)
@@ -69,7 +71,7 @@ func TestConnector(t *testing.T) {
 
 // If the kernel has no pidfd of the process, a process that is younger than the connection is not taken for it.
 func TestConnectorIsOlderThanTheConnection(t *testing.T) {
-	withhold(t, &withheld.peerPidfd)
+	withhold(t, &kernel.Withheld.PeerPidfd)
 	w := startWorker(t, "sleep")
 	w.expectPID(t, "ready")
 	c := &Connector{PID: w.PID(), since: w.Identity().StartTicks - 1}

@@ -15,8 +15,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/internal/systemd"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // Discover searches for processes that other programs have started. It reads the list of all processes at most once,
@@ -50,19 +52,19 @@ type survey struct {
 
 // glimpse is the content of the stat of a process.
 type glimpse struct {
-	taskStat
+	procfs.Stat
 	comm string
 }
 
 // readGlimpse returns the stat and the name of a process. It returns false for a kernel thread and for a process that
 // has died.
 func readGlimpse(pid int, buf *[]byte) (glimpse, bool) {
-	line, err := readAll(procPath(pid, "stat"), buf)
+	line, err := procfs.ReadAll(procfs.Path(pid, "stat"), buf)
 	if err != nil {
 		return glimpse{}, false
 	}
-	stat, err := parseStat(line)
-	if err != nil || stat.Flags&kernelThread != 0 || stat.ended() && stat.Threads <= 1 {
+	stat, err := procfs.ParseStat(line)
+	if err != nil || stat.KernelThread() || stat.Ended() && stat.Threads <= 1 {
 		return glimpse{}, false
 	}
 	return glimpse{stat, commOf(line)}, true
@@ -73,10 +75,10 @@ func (s *survey) processes() (map[int]glimpse, error) {
 	if s.all != nil {
 		return s.all, nil
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	all := make(map[int]glimpse)
-	err := walkProcesses(func(pids []int) bool {
+	err := procfs.WalkProcesses(func(pids []int) bool {
 		for _, pid := range pids {
 			if g, living := readGlimpse(pid, buf); living {
 				all[pid] = g
@@ -100,7 +102,7 @@ func (s *survey) parent(pid int) int {
 }
 
 func parentNow(pid int) int {
-	stat, err := readStat(pid)
+	stat, err := procfs.ReadStat(pid)
 	if err != nil {
 		return 0
 	}
@@ -150,7 +152,7 @@ func (s *survey) isOurs(pid int) bool {
 	if pid == self || leader(pid) {
 		return true
 	}
-	if stat, err := readStat(pid); err == nil && leader(stat.SID) {
+	if stat, err := procfs.ReadStat(pid); err == nil && leader(stat.SID) {
 		return true // a descendant whose parent has ended
 	}
 	if descendsFrom(pid, s.parent, func(pid int) bool { return leader(pid) || pid == self && !s.inherits }) {
@@ -164,7 +166,7 @@ func (s *survey) isOurs(pid int) bool {
 func holderOf(pid int) (h Holder, shown bool) {
 	text, read := patiently(pid, func() []byte {
 		buf := make([]byte, 32<<10)
-		environ, _ := readEnviron(pid, &buf)
+		environ, _ := procfs.ReadEnviron(pid, &buf)
 		return environ
 	})
 	if !read {
@@ -232,7 +234,7 @@ func (s *survey) confirm(p Pattern, proc *Process, c match, below []match) error
 		return err
 	}
 	for _, b := range below {
-		stat, err := readStat(b.pid)
+		stat, err := procfs.ReadStat(b.pid)
 		if err != nil || stat.StartTicks != b.startTicks {
 			continue // gone
 		}
@@ -248,7 +250,7 @@ func (s *survey) confirm(p Pattern, proc *Process, c match, below []match) error
 
 // startTime returns when a process started, by the present wall clock.
 func startTime(ticks uint64) time.Time {
-	return time.Now().Add(time.Duration(ticks)*tick - BootTime()) //nolint:gosec // 2^63 ns are 292 years
+	return time.Now().Add(time.Duration(ticks)*procfs.Tick - BootTime()) //nolint:gosec // 2^63 ns are 292 years
 }
 
 // matches returns the processes that match, without proof.
@@ -259,8 +261,8 @@ func (s *survey) matches(p Pattern) ([]match, error) {
 		if err != nil {
 			return nil, err
 		}
-		stat, err := readLife(pid.pid)
-		if err != nil || stat.ended() {
+		stat, err := procfs.ReadLife(pid.pid)
+		if err != nil || stat.Ended() {
 			return nil, fmt.Errorf("%w: %s names process %d, which does not exist", ErrGone, p.PIDFile, pid.pid)
 		}
 		return []match{{pid.pid, stat.StartTicks}}, nil
@@ -271,8 +273,8 @@ func (s *survey) matches(p Pattern) ([]match, error) {
 		if err != nil {
 			return nil, err
 		}
-		stat, err := readLife(pid)
-		if err != nil || stat.ended() {
+		stat, err := procfs.ReadLife(pid)
+		if err != nil || stat.Ended() {
 			return nil, fmt.Errorf("%w: process %d of %s has just ended", ErrGone, pid, p.Systemd)
 		}
 		return []match{{pid, stat.StartTicks}}, nil
@@ -309,7 +311,7 @@ func (s *survey) named(p Pattern) ([]match, error) {
 func (g glimpse) matches(p Pattern) (bool, error) {
 	shown := shownProgram{comm: g.comm}
 	if g.comm != p.Name {
-		shown.exe, _ = os.Readlink(procPath(g.PID, "exe"))
+		shown.exe, _ = os.Readlink(procfs.Path(g.PID, "exe"))
 	}
 	long := len(p.Name) > maxComm && g.comm == p.Name[:maxComm]
 	if !long && !shown.isNamed(p.Name) {
@@ -327,12 +329,12 @@ func (g glimpse) matches(p Pattern) (bool, error) {
 // readArgs returns the arguments of a process. It returns false if they cannot be read now.
 func readArgs(pid int) ([]string, bool) {
 	text, read := patiently(pid, func() []byte {
-		tid, err := livingThread(pid)
+		tid, err := procfs.LivingThread(pid)
 		if err != nil {
 			return nil
 		}
 		buf := make([]byte, 4<<10)
-		text, _ := readAll(taskPath(pid, tid, "cmdline"), &buf)
+		text, _ := procfs.ReadAll(procfs.TaskPath(pid, tid, "cmdline"), &buf)
 		return text
 	})
 	if !read {
@@ -343,9 +345,9 @@ func readArgs(pid int) ([]string, bool) {
 
 // listening returns the processes that listen on a TCP port, including those that have inherited the listener.
 func (s *survey) listening(port int) ([]match, error) {
-	buf := getBuffer()
-	defer putBuffer(buf)
-	listeners, err := listenersOn(s.ctx, port, buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	listeners, err := sockets.Listeners(s.ctx, port)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
 	}
@@ -366,13 +368,13 @@ func (s *survey) listening(port int) ([]match, error) {
 		}
 		found = append(found, match{pid, g.StartTicks})
 		for _, l := range listeners {
-			if _, missing := look.missing[socketLink(l.inode)]; !missing {
-				owned[l.inode] = true
+			if look.has(l) {
+				owned[l.Inode] = true
 			}
 		}
 	}
 	for _, l := range listeners {
-		if !owned[l.inode] {
+		if !owned[l.Inode] {
 			return nil, hiddenOwner(port, l)
 		}
 	}
@@ -381,17 +383,9 @@ func (s *survey) listening(port int) ([]match, error) {
 }
 
 // hiddenOwner is the error about a listener whose process this process cannot see.
-func hiddenOwner(port int, l socket) error {
+func hiddenOwner(port int, l sockets.Socket) error {
 	return fmt.Errorf("%w: port %d has a listener of user %d, whose process cannot be seen from here: "+
-		"only root, and that user itself, can", ErrUnverifiable, port, l.uid)
-}
-
-func newOwnerSearch(listeners []socket, buf *[]byte) *ownerSearch {
-	s := &ownerSearch{missing: make(map[string]socket, len(listeners)), buf: buf}
-	for _, l := range listeners {
-		s.missing[socketLink(l.inode)] = l
-	}
-	return s
+		"only root, and that user itself, can", ErrUnverifiable, port, l.UID)
 }
 
 // pidFile is the content of a PID file, with the evidence about it.
@@ -491,7 +485,7 @@ func (p *Process) isNamedBy(path string) error {
 			ErrGone, path, f.changed.Format(time.DateTime), f.pid, started.Format(time.DateTime))
 	}
 	var folder unix.Stat_t
-	if err := unix.Stat(procPath(p.id.PID, ""), &folder); err != nil {
+	if err := unix.Stat(procfs.Path(p.id.PID, ""), &folder); err != nil {
 		return fmt.Errorf("%w: process %d has ended", ErrGone, p.id.PID)
 	}
 	switch self := uint32(os.Geteuid()); { //nolint:gosec // a uid is 32 bits wide
@@ -506,11 +500,11 @@ func (p *Process) isNamedBy(path string) error {
 
 // listensOn returns nil if the process has a listener of the port.
 func (p *Process) listensOn(port int) error {
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	ctx, cancel := context.WithTimeout(context.Background(), ownerPatience)
 	defer cancel()
-	listeners, err := listenersOn(ctx, port, buf)
+	listeners, err := sockets.Listeners(ctx, port)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnverifiable, err)
 	}

@@ -46,6 +46,4 @@
 //     The umask and resource limits are those of the whole process, and for them there is the start helper.
 //   - prlimit(2) on a process of another user needs CAP_SYS_RESOURCE, also for root and also to lower a limit. Go
 //     raises RLIMIT_NOFILE at its start, and syscall.Exec restores it unless syscall.Setrlimit was called.
-//   - Reading /proc/net/tcp walks through all connections to find the listeners, which takes milliseconds;
-//     sock_diag(7) takes a tenth of a millisecond.
 package process

@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // Search looks for the process that id names if the PID in id belongs to another PID namespace (Open returns
@@ -57,11 +59,11 @@ func search(ctx context.Context, id identity.Process, token string) (*Process, e
 // inode identifies even a process that no longer shows its token.
 func suspects(ctx context.Context, proof identity.Proof, token string) ([]int, error) {
 	if proof == identity.ProofPidfdInode {
-		buf := getBuffer()
-		defer putBuffer(buf)
-		return numbers("/proc", buf)
+		buf := procfs.GetBuffer()
+		defer procfs.PutBuffer(buf)
+		return procfs.Numbers("/proc", buf)
 	}
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -88,17 +90,14 @@ func portHidden(ctx context.Context, port int) (bool, error) {
 	if port < 1 || port > 65535 {
 		return false, fmt.Errorf("not a port: %w", os.ErrInvalid)
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
-	listeners, err := listenersOn(ctx, port, buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	listeners, err := sockets.Listeners(ctx, port)
 	if err != nil || len(listeners) == 0 {
 		return false, err
 	}
-	s := ownerSearch{missing: make(map[string]socket, len(listeners)), buf: buf}
-	for _, l := range listeners {
-		s.missing[socketLink(l.inode)] = l
-	}
-	c, err := shared.get(ctx)
+	s := newOwnerSearch(listeners, buf)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -109,12 +108,12 @@ func portHidden(ctx context.Context, port int) (bool, error) {
 		return false, nil
 	}
 	// A listener that is gone by now does not count.
-	again, err := listenersOn(ctx, port, buf)
+	again, err := sockets.Listeners(ctx, port)
 	if err != nil {
 		return false, err
 	}
 	for _, l := range again {
-		if _, missing := s.missing[socketLink(l.inode)]; missing {
+		if !s.has(l) {
 			return true, nil
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/eintr"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // reapPatience bounds the wait for another parent to reap a process, after which Linux 6.15 reports how the
@@ -52,21 +54,21 @@ func reap(fd, pid int) (unix.WaitStatus, bool) {
 	defer reaping.Unlock()
 	// WNOWAIT leaves the child a zombie, so that the PID below is certainly the child's: all other code that reaps
 	// holds the lock.
-	_, err := retry(func() (int, error) {
+	_, err := eintr.Retry(func() (int, error) {
 		return 0, unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	})
 	if err != nil {
 		return 0, false
 	}
 	var status unix.WaitStatus
-	reaped, err := retry(func() (int, error) { return unix.Wait4(pid, &status, unix.WNOHANG, nil) })
+	reaped, err := eintr.Retry(func() (int, error) { return unix.Wait4(pid, &status, unix.WNOHANG, nil) })
 	return status, err == nil && reaped == pid
 }
 
 // statExit reads the wait status of a zombie from /proc/PID/stat. Field 52 is valid only with ptrace access;
 // without, it reads 0, as after a clean exit.
 func statExit(fd, pid int) (unix.WaitStatus, bool) {
-	stat, err := readStat(pid)
+	stat, err := procfs.ReadStat(pid)
 	if err != nil || stat.State != 'Z' || stat.Threads > 1 {
 		return 0, false
 	}
@@ -80,7 +82,7 @@ func statExit(fd, pid int) (unix.WaitStatus, bool) {
 // guarded by PTRACE_MODE_READ_FSCREDS, as is field 52 of stat (ptrace(2)), and a zombie still has the link.
 func canTrace(pid int) bool {
 	var target [64]byte
-	n, err := unix.Readlink(procPath(pid, "ns/pid"), target[:])
+	n, err := unix.Readlink(procfs.Path(pid, "ns/pid"), target[:])
 	return err == nil && n > 0
 }
 

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 func TestExitOfOwnChild(t *testing.T) {
@@ -64,7 +66,7 @@ func TestExitBeforeDoneAndAfterClose(t *testing.T) {
 func TestExitOfProcessWithDeadLeader(t *testing.T) {
 	w := startWorker(t, "dead-leader")
 	w.expect(t, "ready")
-	if s, err := readStat(w.PID()); err != nil || s.State != 'Z' {
+	if s, err := procfs.ReadStat(w.PID()); err != nil || s.State != 'Z' {
 		t.Fatalf("the first thread is in state %c (%v), want Z", s.State, err)
 	}
 	select {
@@ -208,7 +210,7 @@ func TestExitWithoutAccessIsUnknown(t *testing.T) {
 }
 
 func TestExitOfKernelWithoutExitInfo(t *testing.T) {
-	withhold(t, &withheld.exitInfo)
+	withhold(t, &kernel.Withheld.ExitInfo)
 	const token = "adopted"
 	_, id := startAdopted(t, "reap", token, "exit-on-usr1", "6")
 	p, err := Open(id, token)

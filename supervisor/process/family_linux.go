@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
@@ -32,7 +33,7 @@ type candidate struct {
 // that carry the token, live in the cgroup or descend from a member. It looks for other holders of the lease only
 // if the lease may be held. It returns ErrLeaseHeld if there is no member but a foreign process holds the lease.
 func (f Family) Members(ctx context.Context) ([]Holder, error) {
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find the members of a family: %w", err)
 	}
@@ -50,14 +51,14 @@ const maxAncestors = 100
 // less than Members, and finds no process that has ended. The PID may be reused meanwhile: the caller holds an open
 // [Process], and looks afterwards whether that has ended.
 func (f Family) Includes(pid int) bool {
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	var inside []int
 	if f.Cgroup != "" {
 		inside = cgroup.Members(f.Cgroup)
 	}
 	ours, leased := ourselves(), f.leaseMayBeHeld()
-	stat, err := readStat(pid)
+	stat, err := procfs.ReadStat(pid)
 	for range maxAncestors {
 		switch {
 		case err != nil || pid <= 1 || ours[pid]:
@@ -69,7 +70,7 @@ func (f Family) Includes(pid int) bool {
 		}
 		child := stat
 		pid = child.PPID
-		stat, err = readStat(pid)
+		stat, err = procfs.ReadStat(pid)
 		if stat.StartTicks > child.StartTicks { // a parent is never younger than its child
 			return false
 		}
@@ -125,8 +126,8 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 		}
 	}
 	if leaseHeld {
-		buf := getBuffer()
-		defer putBuffer(buf)
+		buf := procfs.GetBuffer()
+		defer procfs.PutBuffer(buf)
 		for _, pid := range c.openers(f.Lease) {
 			known := slices.ContainsFunc(found, func(m candidate) bool { return m.pid == pid })
 			if !known && memberByLease(pid, f, buf) {
@@ -141,7 +142,7 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 	return descend(found, stats, c.children, ourselves())
 }
 
-func childrenOf(stats map[int]taskStat) map[int][]int {
+func childrenOf(stats map[int]procfs.Stat) map[int][]int {
 	children := make(map[int][]int)
 	for pid, s := range stats {
 		children[s.PPID] = append(children[s.PPID], pid)
@@ -152,7 +153,7 @@ func childrenOf(stats map[int]taskStat) map[int][]int {
 // descend adds all descendants of roots. It removes duplicates, and this process and its ancestors: the descendants of
 // this process include other workers.
 func descend(
-	roots []candidate, stats map[int]taskStat, children map[int][]int, ourselves map[int]bool,
+	roots []candidate, stats map[int]procfs.Stat, children map[int][]int, ourselves map[int]bool,
 ) []candidate {
 	var family []candidate
 	known := make(map[int]bool)
@@ -179,7 +180,7 @@ func ourselves() map[int]bool {
 	found := map[int]bool{1: true, os.Getpid(): true}
 	for pid := os.Getppid(); pid > 0 && !found[pid]; {
 		found[pid] = true
-		s, err := readStat(pid)
+		s, err := procfs.ReadStat(pid)
 		if err != nil {
 			break // hidden from this process (hidepid=), which then cannot signal it either
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // Kill must find a process on each known way out of the family.
@@ -129,7 +130,7 @@ func TestTerminateAsksThoseOutsideOfTheGroup(t *testing.T) {
 		t.Errorf("process %d was asked, want one of %v", asked, ready)
 	}
 	for pid, p := range ready {
-		if stat, err := readStat(pid); err != nil || !p.alive() || (stat.PGID == w.PID()) == (pid == asked) {
+		if stat, err := procfs.ReadStat(pid); err != nil || !p.alive() || (stat.PGID == w.PID()) == (pid == asked) {
 			t.Errorf("process %d of group %d is alive: %v (%v); asked was %d", pid, stat.PGID, p.alive(), err, asked)
 		}
 	}
@@ -303,7 +304,7 @@ func TestKillEndsWithContext(t *testing.T) {
 
 // A foreign process has the leader's PID, and another one has a member's PID as its parent.
 func TestDescentIsProvenNotCounted(t *testing.T) {
-	stats := map[int]taskStat{
+	stats := map[int]procfs.Stat{
 		10: {PID: 10, PPID: 1, StartTicks: 100},
 		11: {PID: 11, PPID: 10, StartTicks: 100},
 		12: {PID: 12, PPID: 11, StartTicks: 120},

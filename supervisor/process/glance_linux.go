@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // The kernel reads a process's environment under a lock on that process's memory. A thread that changes the memory
@@ -74,8 +76,8 @@ type glances struct {
 }
 
 func (g *glances) run(list listing) {
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	self := os.Getpid()
 	runtime.LockOSThread() // so that the state of this thread is that of the read
 	defer runtime.UnlockOSThread()
@@ -103,7 +105,7 @@ func (g *glances) glance(pid int, buf *[]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if isStalled(pid) {
-		g.reader.add(pid, nil, environDenied)
+		g.reader.add(pid, nil, procfs.EnvironDenied)
 		return true
 	}
 	g.at = pid
@@ -140,7 +142,7 @@ func (g *glances) wait(patience time.Duration) (stalls int) {
 		}
 		g.left = true
 		setStalled(g.at, true)
-		g.reader.add(g.at, nil, environDenied)
+		g.reader.add(g.at, nil, procfs.EnvironDenied)
 		stalls = g.at
 		g.mu.Unlock()
 		return stalls
@@ -150,7 +152,7 @@ func (g *glances) wait(patience time.Duration) (stalls int) {
 // runnable reports whether a thread of this process waits for nothing but processor time. If so, the process that
 // it reads is not the cause of the delay.
 func runnable(thread int) bool {
-	stat, err := readStat(thread)
+	stat, err := procfs.ReadStat(thread)
 	return err == nil && stat.State == 'R'
 }
 

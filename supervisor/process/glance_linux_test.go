@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // A process whose memory is locked does not keep a pass from finding the others, and is found once it can be read
@@ -19,12 +21,12 @@ func TestPassGoesPastAProcessThatCannotBeRead(t *testing.T) {
 	}
 	unlock := make(chan struct{})
 	reads := make(chan int, 16)
-	r := &reader{read: func(pid int, buf *[]byte) ([]byte, environState) {
+	r := &reader{read: func(pid int, buf *[]byte) ([]byte, procfs.EnvironState) {
 		if pid == locked.PID() {
 			reads <- pid
 			<-unlock
 		}
-		return readEnviron(pid, buf)
+		return procfs.ReadEnviron(pid, buf)
 	}}
 	pids := []int{before.PID(), locked.PID(), after.PID()}
 	tokens := func() (found []string) {
@@ -81,14 +83,14 @@ func TestPassWaitsForWhatIsOnlySlow(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	runtime.GC()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
-	r := &reader{read: func(pid int, buf *[]byte) ([]byte, environState) {
+	r := &reader{read: func(pid int, buf *[]byte) ([]byte, procfs.EnvironState) {
 		for began := time.Now(); time.Since(began) < 3*stallPatience; {
 			if _, err := unix.Getrandom(random, 0); err != nil {
 				t.Error(err)
 				break
 			}
 		}
-		return readEnviron(pid, buf)
+		return procfs.ReadEnviron(pid, buf)
 	}}
 	r.visit([]int{w.PID()})
 	if len(r.holders) != 1 || r.holders[0].Token != w.family.Token {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 var bootID atomic.Pointer[string]
@@ -60,7 +61,7 @@ func identify(fd, pid int) (identity.Process, error) {
 	if ok {
 		id.Inode, id.Proof = inode, identity.ProofPidfdInode
 	}
-	stat, err := readStat(pid)
+	stat, err := procfs.ReadStat(pid)
 	switch {
 	case !unreaped(fd):
 		return id, ErrGone
@@ -134,7 +135,7 @@ func prove(fd int, id identity.Process, token string) error {
 }
 
 func proveByToken(fd int, id identity.Process, token string) error {
-	stat, err := readStat(id.PID)
+	stat, err := procfs.ReadStat(id.PID)
 	switch {
 	case !unreaped(fd):
 		return ErrGone
@@ -159,28 +160,28 @@ func verifyToken(fd, pid int, token string) error {
 	if token == "" {
 		return fmt.Errorf("%w: no token is recorded", ErrUnverifiable)
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
-	environ, state := readEnviron(pid, buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	environ, state := procfs.ReadEnviron(pid, buf)
 	if !unreaped(fd) {
 		return ErrGone
 	}
 	switch state {
-	case environRead:
-		switch found, ok := lookupEnv(environ, EnvWorkerToken); {
+	case procfs.EnvironRead:
+		switch found, ok := procfs.LookupEnv(environ, EnvWorkerToken); {
 		case !ok:
 			return fmt.Errorf("%w: its environment names no token", ErrUnverifiable)
 		case found != token:
 			return fmt.Errorf("%w: another instance has its pid", ErrGone)
 		}
 		return nil
-	case environCleared:
+	case procfs.EnvironCleared:
 		return fmt.Errorf("%w: its environment is empty", ErrUnverifiable)
-	case environDenied:
+	case procfs.EnvironDenied:
 		return fmt.Errorf("%w: no permission to read its environment", ErrUnverifiable)
-	case environInExec:
+	case procfs.EnvironInExec:
 		return fmt.Errorf("%w: it is just executing a program", ErrUnverifiable)
-	case environNone:
+	case procfs.EnvironNone:
 		return fmt.Errorf("%w: it has no environment any more", ErrUnverifiable)
 	}
 	return ErrUnverifiable

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 func hasPidfs(t testing.TB) bool {
@@ -38,7 +39,7 @@ func eachProof(t *testing.T, test func(t *testing.T, proof identity.Proof)) {
 		test(t, identity.ProofPidfdInode)
 	})
 	t.Run(string(identity.ProofStartTimeToken), func(t *testing.T) {
-		withhold(t, &withheld.pidfs)
+		withhold(t, &kernel.Withheld.Pidfs)
 		test(t, identity.ProofStartTimeToken)
 	})
 }
@@ -261,7 +262,7 @@ func TestReusedPIDIsNeverSignalled(t *testing.T) {
 		if err := old.SignalGroup(unix.SIGUSR1); !errors.Is(err, ErrGone) {
 			t.Errorf("SignalGroup by the old handle: %v, want ErrGone", err)
 		}
-		withhold(t, &withheld.groupSignal)
+		withhold(t, &kernel.Withheld.GroupSignal)
 		if err := old.SignalGroup(unix.SIGUSR1); !errors.Is(err, ErrGone) {
 			t.Errorf("SignalGroup by number by the old handle: %v, want ErrGone", err)
 		}
@@ -331,16 +332,6 @@ func reusePID(t *testing.T) (old, decoy *worker) {
 }
 
 func TestProcOfAnotherNamespace(t *testing.T) {
-	for status, want := range map[string]bool{
-		"Name:\ta\nNSpid:\t12\nVmPeak:\t1":        true,
-		"Name:\ta\nNSpid:\t4711\t12\nVmPeak:\t1":  false,
-		"Name:\ta\nPid:\t12\n":                    true, // before Linux 4.1
-		"Name:\ta\nNSpid:\t4711\t55\t1\nThreads:": false,
-	} {
-		if got := ownNamespace([]byte(status)); got != want {
-			t.Errorf("ownNamespace(%q) = %v, want %v", status, got, want)
-		}
-	}
 	needRoot(t)
 	// The child runs in a new PID namespace with the outer /proc, whose PIDs are those of the outer namespace.
 	cmd := exec.Command(program, childArgs("namespace")...)

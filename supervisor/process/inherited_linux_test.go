@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // The program under test must not change its mask: Go does, and so do some shells.
@@ -38,7 +40,7 @@ func TestStartedProcessBlocksNoSignal(t *testing.T) {
 		after.Val[0]&blocked.Val[0] != blocked.Val[0] {
 		t.Errorf("this thread blocks %#x afterwards, %v, want what it blocked before", after.Val[0], err)
 	}
-	status, err := os.ReadFile(procPath(p.PID(), "status"))
+	status, err := os.ReadFile(procfs.Path(p.PID(), "status"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 const (
@@ -49,11 +51,11 @@ func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
 func (f Family) gone(ctx context.Context) (bool, error) {
 	if (f.Main == nil || !f.Main.alive()) && !f.leaseMayBeHeld() &&
 		(f.Cgroup == "" || len(cgroup.Members(f.Cgroup)) == 0) {
-		if tokens, err := sighted.get(ctx); err != nil || !tokens[f.Token] {
+		if tokens, err := sighted.Answer(ctx); err != nil || !tokens[f.Token] {
 			return err == nil, err
 		}
 	}
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	return err == nil && len(f.find(c, f.leaseMayBeHeld())) == 0 && !f.leaseHeld(), err
 }
 
@@ -61,7 +63,7 @@ func (f Family) gone(ctx context.Context) (bool, error) {
 // reaches those inside. It opens and proves each member first. It does not wait for them to end, and never signals
 // this process and its ancestors.
 func (f Family) Terminate(ctx context.Context) error {
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return fmt.Errorf("ask a family to end: %w", err)
 	}
@@ -71,7 +73,7 @@ func (f Family) Terminate(ctx context.Context) error {
 		s.add(member, Holder{PID: member.pid})
 	}
 	for pid, p := range s.prey {
-		if stat, err := readStat(pid); err == nil && stat.PGID == f.Leader && f.Leader != 0 {
+		if stat, err := procfs.ReadStat(pid); err == nil && stat.PGID == f.Leader && f.Leader != 0 {
 			continue
 		}
 		s.signal(p, unix.SIGTERM)
@@ -185,7 +187,7 @@ func (s *sweep) verdict(ctx context.Context, held bool) ([]Holder, error) {
 
 // holder returns why the lease is held.
 func (s *sweep) holder(ctx context.Context) error {
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return errors.Join(ErrLeaseHeld, err)
 	}
@@ -201,7 +203,7 @@ func (s *sweep) look(ctx context.Context, held bool) (seen bool, err error) {
 	if held {
 		return true, nil
 	}
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -283,8 +285,8 @@ func (s *sweep) proven(member candidate, p *prey) bool {
 	case byToken:
 		return p.Verify(s.family.Token) == nil
 	case byLease:
-		buf := getBuffer()
-		defer putBuffer(buf)
+		buf := procfs.GetBuffer()
+		defer procfs.PutBuffer(buf)
 		return memberByLease(member.pid, s.family, buf) && p.same()
 	case byCgroup:
 		return slices.Contains(cgroup.Members(s.family.Cgroup), member.pid) && p.same()
@@ -292,7 +294,7 @@ func (s *sweep) proven(member candidate, p *prey) bool {
 		// The parent has been held open since before the child's parent PID was read, so that PID is still the
 		// parent's.
 		parent := s.prey[member.parent]
-		stat, err := readStat(member.pid)
+		stat, err := procfs.ReadStat(member.pid)
 		return parent != nil && err == nil && stat.PPID == member.parent && parent.same() && p.same()
 	}
 	return false
@@ -310,7 +312,7 @@ func (s *sweep) signal(p *prey, sig syscall.Signal) {
 // killCgroup kills the whole cgroup in one operation, so that no fork escapes (Linux 5.14). On older kernels its
 // members are found and killed like the others.
 func (s *sweep) killCgroup() {
-	if s.family.Cgroup == "" || withheld.cgroupKill.Load() {
+	if s.family.Cgroup == "" || kernel.Withheld.CgroupKill.Load() {
 		return
 	}
 	for _, pid := range cgroup.Members(s.family.Cgroup) {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eintr"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // Lease is an open, locked file that an instance and its descendants inherit. The flock belongs to the open file
@@ -56,7 +58,7 @@ func createLease(path string) (_ *Lease, err error) {
 			_ = os.Remove(name)
 		}
 	}()
-	if _, err := retry(func() (int, error) {
+	if _, err := eintr.Retry(func() (int, error) {
 		return 0, unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
@@ -73,7 +75,7 @@ func createLease(path string) (_ *Lease, err error) {
 
 // newFile is [os.OpenFile] for a new file without the system calls that try to poll it.
 func newFile(name string) (*os.File, error) {
-	fd, err := retry(func() (int, error) {
+	fd, err := eintr.Retry(func() (int, error) {
 		return unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
 	})
 	if err != nil {
@@ -108,7 +110,7 @@ const lockTime = time.Second
 func (l *Lease) flock(how int) error {
 	fd, err := l.descriptor()
 	if err == nil {
-		_, err = retry(func() (int, error) { return 0, unix.Flock(int(fd), how) })
+		_, err = eintr.Retry(func() (int, error) { return 0, unix.Flock(int(fd), how) })
 	}
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", l.path, err)
@@ -141,12 +143,12 @@ func (l *Lease) descriptor() (uintptr, error) {
 }
 
 // LeaseID returns the identity of the lease that is at path now.
-func LeaseID(path string) (identity.FileID, error) { return statID(path) }
+func LeaseID(path string) (identity.FileID, error) { return procfs.FileID(path) }
 
 // LeaseHeld reports whether any process holds the lease id that was created at path. It returns ErrLeaseUnknown if
 // the file is gone or replaced.
 func LeaseHeld(path string, id identity.FileID) (bool, error) {
-	fd, err := retry(func() (int, error) {
+	fd, err := eintr.Retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	})
 	if err != nil {
@@ -161,7 +163,7 @@ func LeaseHeld(path string, id identity.FileID) (bool, error) {
 		return false, fmt.Errorf("%w: %s is file %s now, not %s", ErrLeaseUnknown, path, found, id)
 	}
 	// The lock is shared, so that two concurrent calls do not take each other for a holder.
-	_, err = retry(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
+	_, err = eintr.Retry(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return true, nil
@@ -174,8 +176,8 @@ func LeaseHeld(path string, id identity.FileID) (bool, error) {
 // HoldsLease reports whether a process holds the lease id that was created at path. It returns false if the
 // process's descriptors cannot be read.
 func HoldsLease(pid int, path string, id identity.FileID) bool {
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	return id != (identity.FileID{}) && holdsLease(pid, id, path, buf)
 }
 
@@ -201,11 +203,11 @@ func fileID(fd int) (identity.FileID, error) {
 // the lease of the next worker may get it (tried: ext4 assigns the lowest). So the file must also have been at the
 // same path.
 func holdsLease(pid int, lease identity.FileID, path string, buf *[]byte) (held bool) {
-	err := eachOpen(pid, lease, buf, func(folder, name string) bool {
+	err := procfs.EachOpen(pid, lease, buf, func(folder, name string) bool {
 		if wasAt(folder+"/fd/"+name, path) {
 			// fdinfo lists the locks of the description since Linux 4.1 (proc_pid_fdinfo(5)).
-			info, err := readAll(folder+"/fdinfo/"+name, buf)
-			held = err == nil && locked(info)
+			info, err := procfs.ReadAll(folder+"/fdinfo/"+name, buf)
+			held = err == nil && procfs.Locked(info)
 		}
 		return !held
 	})
@@ -223,32 +225,22 @@ func memberByLease(pid int, f Family, buf *[]byte) bool {
 	if f.Session != 0 && stat.SID == f.Session {
 		return true
 	}
-	uid, err := realUID(pid, buf)
+	uid, err := procfs.RealUID(pid, buf)
 	return err == nil && uid == f.UID && stat.StartTicks >= f.StartTicks
 }
 
 // keepsLease is like holdsLease, but excludes a child that this process is just starting: until its execve closes
 // them, the child has copies of all descriptors of this process, including a lease made for another worker at the
 // same time.
-func keepsLease(pid int, f Family, buf *[]byte) (taskStat, bool) {
+func keepsLease(pid int, f Family, buf *[]byte) (procfs.Stat, bool) {
 	if !holdsLease(pid, f.Lease, f.LeasePath, buf) {
-		return taskStat{}, false
+		return procfs.Stat{}, false
 	}
-	stat, err := readStat(pid)
+	stat, err := procfs.ReadStat(pid)
 	if err != nil {
 		return stat, false
 	}
-	return stat, stat.ended() || hasOwnEnviron(stat) // a first thread may have ended before the others
-}
-
-// realUID returns the real uid of a process: a setuid program has another effective uid.
-func realUID(pid int, buf *[]byte) (uint32, error) {
-	status, err := readAll(procPath(pid, "status"), buf)
-	if err != nil {
-		return 0, err
-	}
-	uid, _, err := UserOf(status)
-	return uid, err
+	return stat, stat.Ended() || procfs.HasOwnEnviron(stat) // a first thread may have ended before the others
 }
 
 // strangerError names a process that holds the lease and is not known to be a member. It matches ErrLeaseHeld.
@@ -266,13 +258,13 @@ func (e *strangerError) Is(target error) bool { return target == ErrLeaseHeld }
 
 // stranger returns a [*strangerError] if a process that holds the lease of a family without members can be found.
 func (f Family) stranger(c *census) error {
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	for _, pid := range c.openers(f.Lease) {
 		if _, ok := keepsLease(pid, f, buf); !ok {
 			continue
 		}
-		if uid, err := realUID(pid, buf); err == nil {
+		if uid, err := procfs.RealUID(pid, buf); err == nil {
 			return &strangerError{pid, uid}
 		}
 	}
@@ -297,9 +289,3 @@ func wasAt(link, path string) bool {
 	}
 	return there.Dev == here.Dev && there.Ino == here.Ino
 }
-
-// ownEnvEnd returns field 51 of this process's own stat, which never changes.
-var ownEnvEnd = sync.OnceValue(func() uint64 {
-	stat, _ := readStat(os.Getpid())
-	return stat.EnvEnd
-})

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 func leaseHeld(t *testing.T, path string, id identity.FileID) bool {
@@ -71,8 +72,8 @@ func TestLeaseIsOurOwnUntilClosed(t *testing.T) {
 // A process that has a lease's file open, or even another lock on it, does not hold the lease.
 func TestLeaseIsNotHeldByOneWhoLocksItOtherwise(t *testing.T) {
 	w := startWorker(t, "sleep")
-	path, buf := w.family.LeasePath, getBuffer()
-	defer putBuffer(buf)
+	path, buf := w.family.LeasePath, procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	if !holdsLease(w.PID(), w.family.Lease, path, buf) {
 		t.Fatal("the worker does not hold its lease")
 	}
@@ -160,8 +161,8 @@ func TestLeaseReaderIsNoHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	if !holdsLease(w.PID(), w.family.Lease, w.family.LeasePath, buf) {
 		t.Error("the worker does not hold its lease")
 	}
@@ -228,8 +229,8 @@ func TestLeaseOfAnotherStartUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer child.Close()
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	if !holdsLease(pid, l.ID(), path, buf) {
 		t.Error("the child has no copy of the lease")
 	}

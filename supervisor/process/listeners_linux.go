@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // ListensOn returns the TCP ports on which members listen, sorted. It reads the descriptors of every member; those of
@@ -18,37 +21,34 @@ func (f Family) ListensOn(ctx context.Context) ([]int, error) {
 }
 
 func (f Family) listensOn(ctx context.Context) ([]int, error) {
-	buf := getBuffer()
-	defer putBuffer(buf)
-	listeners, err := everyListener(ctx, buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	listeners, err := sockets.AllListeners(ctx)
 	if err != nil || len(listeners) == 0 {
 		return nil, err
 	}
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := ownerSearch{missing: make(map[string]socket, len(listeners)), buf: buf}
-	for _, l := range listeners {
-		s.missing[socketLink(l.inode)] = l
-	}
+	s := newOwnerSearch(listeners, buf)
 	for _, member := range f.find(c, f.leaseMayBeHeld()) {
 		s.look(member.pid)
 	}
 	ours := make(map[int]bool)
 	for _, l := range listeners {
-		if _, missing := s.missing[socketLink(l.inode)]; !missing {
-			ours[l.port] = true
+		if s.has(l) {
+			ours[l.Port] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(ours)), nil
 }
 
 func (f Family) hasToken(pid int, buf *[]byte) bool {
-	environ, state := readEnviron(pid, buf)
-	if f.Token == "" || state != environRead {
+	environ, state := procfs.ReadEnviron(pid, buf)
+	if f.Token == "" || state != procfs.EnvironRead {
 		return false
 	}
-	token, ok := lookupEnv(environ, EnvWorkerToken)
+	token, ok := procfs.LookupEnv(environ, EnvWorkerToken)
 	return ok && token == f.Token
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/internal/leaks"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // patience bounds every wait of a test for a process. A wait normally takes far less.
@@ -66,17 +67,17 @@ func runAndCount(m *testing.M) int {
 			continue
 		}
 		fmt.Fprintln(os.Stderr, "FAIL: processes were left behind:")
-		stats := make(map[int]taskStat)
+		stats := make(map[int]procfs.Stat)
 		buf := make([]byte, 1<<16)
-		pids, _ := numbers("/proc", &buf)
+		pids, _ := procfs.Numbers("/proc", &buf)
 		for _, pid := range pids {
-			if s, err := readStat(pid); err == nil {
+			if s, err := procfs.ReadStat(pid); err == nil {
 				stats[pid] = s
 			}
 		}
 		for pid, s := range stats {
-			if s.PPID == os.Getpid() && !s.ended() {
-				command, _ := os.ReadFile(procPath(pid, "cmdline"))
+			if s.PPID == os.Getpid() && !s.Ended() {
+				command, _ := os.ReadFile(procfs.Path(pid, "cmdline"))
 				fmt.Fprintf(os.Stderr, "\t%d %q\n", pid, command)
 				_ = unix.Kill(pid, unix.SIGKILL) // a child of this process
 			}

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/eintr"
 )
 
 // InheritsOrphans reports whether the kernel reparents orphaned descendants to this process: as process 1 of its
@@ -62,7 +64,7 @@ func reapOrphans() bool {
 // zombie.
 func deadChild() int {
 	var info unix.Siginfo
-	_, err := retry(func() (int, error) {
+	_, err := eintr.Retry(func() (int, error) {
 		return 0, unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	})
 	if err != nil {
@@ -117,6 +119,6 @@ func (w *watchedPIDs) reap(pid int) bool {
 	reaping.Lock()
 	defer reaping.Unlock()
 	// If its watch has reaped the child meanwhile, the PID is unused or that of another orphan.
-	_, _ = retry(func() (int, error) { return unix.Wait4(pid, nil, unix.WNOHANG, nil) })
+	_, _ = eintr.Retry(func() (int, error) { return unix.Wait4(pid, nil, unix.WNOHANG, nil) })
 	return true
 }

@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // keepPauseProcess starts a pause process and keeps it.
@@ -25,7 +28,7 @@ func keepPauseProcess([]string) {
 func TestPauseProcessEndsWithItsMaster(t *testing.T) {
 	w := startWorker(t, "pause")
 	p := watchPID(t, w.expectPID(t, "pause"))
-	environ, err := os.ReadFile(procPath(p.PID(), "environ"))
+	environ, err := os.ReadFile(procfs.Path(p.PID(), "environ"))
 	if err != nil || len(environ) > 0 {
 		t.Errorf("its environment is %q, %v, want an empty one", environ, err)
 	}
@@ -60,7 +63,7 @@ func TestPauseProcessEndsWithClose(t *testing.T) {
 // A program that clone3 cannot start inside its cgroup must not run before it was moved: its children would stay
 // behind. The move waits here for a reader.
 func TestProgramRunsOnlyInsideItsCgroup(t *testing.T) {
-	withhold(t, &withheld.cgroupClone)
+	withhold(t, &kernel.Withheld.CgroupClone)
 	dir := t.TempDir()
 	procs := filepath.Join(dir, "cgroup.procs")
 	if err := unix.Mkfifo(procs, 0o600); err != nil {

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 const (
@@ -40,28 +43,28 @@ func (f Family) ownsPeer(ctx context.Context, local, remote netip.AddrPort) (Own
 	proven := f.cgroups()
 	p, err := accepted(ctx, local, remote, proven)
 	switch {
-	case errors.Is(err, ErrGone):
+	case errors.Is(err, sockets.ErrGone):
 		// A kernel without tcp_diag returns this error for every socket, including this end.
-		if _, err := connectedSocket(local, remote); err != nil {
+		if _, err := sockets.Connected(local, remote); err != nil {
 			return PortUnknown, errors.ErrUnsupported
 		}
 		return PortFree, nil
 	case err != nil:
 		return PortUnknown, err
-	case proven[p.cgroup]:
+	case proven[p.Cgroup]:
 		return PortOurs, nil
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
-	find := func() ([]socket, error) {
-		p, err := connectedSocket(remote, local)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	find := func() ([]sockets.Socket, error) {
+		p, err := sockets.Connected(remote, local)
 		switch {
-		case errors.Is(err, ErrGone) || err == nil && p.inode == 0: // closed meanwhile
+		case errors.Is(err, sockets.ErrGone) || err == nil && p.Inode == 0: // closed meanwhile
 			return nil, nil
 		case err != nil:
 			return nil, err
 		}
-		return []socket{p.socket}, nil
+		return []sockets.Socket{p.Socket}, nil
 	}
 	for look := 1; ; look++ {
 		owner, err := f.owns(ctx, buf, find)
@@ -76,18 +79,18 @@ func (f Family) ownsPeer(ctx context.Context, local, remote netip.AddrPort) (Own
 
 // accepted waits until the other end of a connection has been accepted, or until its cgroup proves that its
 // listener belongs to the family.
-func accepted(ctx context.Context, local, remote netip.AddrPort, proven map[uint64]bool) (connected, error) {
+func accepted(ctx context.Context, local, remote netip.AddrPort, proven map[uint64]bool) (sockets.Connection, error) {
 	for wait := acceptPause; ; wait = min(2*wait, acceptMostPause) {
-		p, err := connectedSocket(remote, local)
+		p, err := sockets.Connected(remote, local)
 		if err != nil {
 			return p, err
 		}
 		switch {
-		case proven[p.cgroup] || p.inode != 0:
+		case proven[p.Cgroup] || p.Inode != 0:
 			return p, nil
-		case p.state != unix.BPF_TCP_ESTABLISHED && p.state != unix.BPF_TCP_SYN_RECV &&
-			p.state != unix.BPF_TCP_NEW_SYN_RECV:
-			return p, ErrGone // it is being closed
+		case p.State != unix.BPF_TCP_ESTABLISHED && p.State != unix.BPF_TCP_SYN_RECV &&
+			p.State != unix.BPF_TCP_NEW_SYN_RECV:
+			return p, sockets.ErrGone // it is being closed
 		}
 		if err := pause(ctx, wait); err != nil {
 			return p, fmt.Errorf("not accepted: %w", err)

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // dialPort connects to a port of this machine.
@@ -25,7 +27,7 @@ func dialPort(t testing.TB, host string, port int) *net.TCPConn {
 }
 
 func ends(c *net.TCPConn) (local, remote netip.AddrPort) {
-	return addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
+	return c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()
 }
 
 func wantPeer(t *testing.T, f Family, c *net.TCPConn, want Ownership) {
@@ -127,7 +129,9 @@ func TestOwnsPeerBeforeItIsAccepted(t *testing.T) {
 func TestOwnsPeerIsUnknownWithoutSockDiag(t *testing.T) {
 	w := startWorker(t, "accept", "127.0.0.1:0")
 	local, remote := ends(dialPort(t, "127.0.0.1", w.expectPID(t, "port")))
-	for name, missing := range map[string]*atomic.Bool{"sock_diag": &withheld.sockDiag, "tcp_diag": &withheld.tcpDiag} {
+	for name, missing := range map[string]*atomic.Bool{
+		"sock_diag": &kernel.Withheld.SockDiag, "tcp_diag": &kernel.Withheld.TCPDiag,
+	} {
 		t.Run(name, func(t *testing.T) {
 			withhold(t, missing)
 			if owner, err := w.family.OwnsPeer(t.Context(), local, remote); owner != PortUnknown ||

@@ -8,20 +8,11 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-// withheld makes tests see an older kernel than the one that they run on.
-var withheld struct {
-	pidfs       atomic.Bool // Linux 6.9: an inode per process
-	groupSignal atomic.Bool // Linux 6.9: PIDFD_SIGNAL_PROCESS_GROUP
-	exitInfo    atomic.Bool // Linux 6.15: PIDFD_INFO_EXIT
-	folderSize  atomic.Bool // Linux 6.2: the number of descriptors as the size of their folder
-	sockDiag    atomic.Bool // a kernel or sandbox without NETLINK_SOCK_DIAG
-	tcpDiag     atomic.Bool // a kernel with sock_diag but without its TCP module
-	cgroupKill  atomic.Bool // Linux 5.14: cgroup.kill
-	cgroupClone atomic.Bool // Linux 5.7: CLONE_INTO_CGROUP
-	peerPidfd   atomic.Bool // Linux 6.5: SO_PEERPIDFD
-}
+	"github.com/core-tools/hsu-master/internal/eintr"
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
+)
 
 // supported is set once checkSupport has succeeded.
 var supported atomic.Bool
@@ -44,7 +35,7 @@ func checkSupport() error {
 	case err != nil && !errors.Is(err, unix.ECHILD):
 		return fmt.Errorf("try pidfd_open: %w", err)
 	}
-	if err := checkProc(); err != nil {
+	if err := procfs.Check(); err != nil {
 		return err
 	}
 	supported.Store(true)
@@ -58,7 +49,7 @@ func openPidfd(pid int) (int, error) {
 	if pid < 1 {
 		return -1, fmt.Errorf("%w: no pid is recorded", ErrUnverifiable)
 	}
-	fd, err := retry(func() (int, error) { return unix.PidfdOpen(pid, 0) })
+	fd, err := eintr.Retry(func() (int, error) { return unix.PidfdOpen(pid, 0) })
 	switch {
 	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL):
 		return -1, ErrGone
@@ -76,7 +67,7 @@ func openPidfd(pid int) (int, error) {
 // pidfdInode returns the inode that proves an identity. It returns false before Linux 6.9, where all pidfds share
 // one anonymous inode.
 func pidfdInode(fd int) (inode uint64, ok bool, err error) {
-	if withheld.pidfs.Load() {
+	if kernel.Withheld.Pidfs.Load() {
 		return 0, false, nil
 	}
 	var fs unix.Statfs_t
@@ -97,7 +88,7 @@ func pidfdInode(fd int) (inode uint64, ok bool, err error) {
 // once the process is reaped (Linux 6.9).
 func pidfdEvents(fd int) int16 {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := retry(func() (int, error) { return unix.Poll(fds, 0) })
+	n, err := eintr.Retry(func() (int, error) { return unix.Poll(fds, 0) })
 	if err != nil || n < 1 {
 		return 0
 	}
@@ -121,7 +112,7 @@ type pidfdInfo struct {
 // exitInfo asks a pidfd for the wait status of a process that another parent has reaped. The pidfd must have been
 // opened before that (Linux 6.15).
 func exitInfo(fd int) (unix.WaitStatus, bool) {
-	if withheld.exitInfo.Load() {
+	if kernel.Withheld.ExitInfo.Load() {
 		return 0, false
 	}
 	// PIDFD_GET_INFO of x/sys encodes the size of a longer struct; the kernel accepts any size from the first

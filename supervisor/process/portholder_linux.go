@@ -5,27 +5,27 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // PortHolder returns the PID and the name of a process that listens on a TCP port of this host. It returns false
 // if it finds none: only root can read the descriptors of another user's processes.
 func PortHolder(port int) (pid int, name string, found bool) {
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	ctx, cancel := context.WithTimeout(context.Background(), ownerPatience)
 	defer cancel()
-	listeners, err := listenersOn(ctx, port, buf)
+	listeners, err := sockets.Listeners(ctx, port)
 	if err != nil || len(listeners) == 0 {
 		return 0, "", false
 	}
-	processes, err := numbers("/proc", buf)
+	processes, err := procfs.Numbers("/proc", buf)
 	if err != nil {
 		return 0, "", false
 	}
-	s := ownerSearch{missing: make(map[string]socket, len(listeners)), buf: buf}
-	for _, l := range listeners {
-		s.missing[socketLink(l.inode)] = l
-	}
+	s := newOwnerSearch(listeners, buf)
 	for _, pid := range processes {
 		if ctx.Err() != nil {
 			break

@@ -8,21 +8,22 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // eachSource runs a test with the kernel's socket diagnosis, and with /proc/net.
 func eachSource(t *testing.T, test func(t *testing.T)) {
 	t.Run("sock_diag", test)
 	t.Run("shared", func(t *testing.T) { // as with concurrent callers
-		asking.Add(1)
-		t.Cleanup(func() { asking.Add(-1) })
+		withhold(t, &kernel.Withheld.PortQuery)
 		test(t)
 	})
 	t.Run("proc", func(t *testing.T) {
-		withhold(t, &withheld.sockDiag)
+		withhold(t, &kernel.Withheld.SockDiag)
 		test(t)
 	})
 }
@@ -49,12 +50,10 @@ func wantOwner(t *testing.T, f Family, port int, want Ownership) {
 // address: such a process would be a foreign owner.
 func startListener(t *testing.T, behaviour string, args ...string) (*worker, int) {
 	t.Helper()
-	buf := getBuffer()
-	defer putBuffer(buf)
 	for {
 		w := startWorker(t, behaviour, args...)
 		port := w.expectPID(t, "port")
-		found, err := searchListeners(port, buf)
+		found, err := sockets.Listeners(t.Context(), port)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,33 +146,6 @@ func TestOwnsPortFree(t *testing.T) {
 	})
 }
 
-// A reading that began before a process listens may miss its listener.
-func TestSharedListenersAreNeverTooOld(t *testing.T) {
-	asking.Add(1)
-	defer asking.Add(-1)
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			buf := getBuffer()
-			defer putBuffer(buf)
-			for range 50 {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				port := l.Addr().(*net.TCPAddr).Port
-				if found, err := listenersOn(t.Context(), port, buf); err != nil || len(found) != 1 ||
-					found[0].port != port {
-					t.Errorf("%+v, %v, want the listener on port %d", found, err, port)
-				}
-				l.Close()
-			}
-		})
-	}
-	wg.Wait()
-}
-
 func TestOwnsPortRefusesNonsense(t *testing.T) {
 	for _, port := range []int{0, -1, 65536} {
 		if owner, err := (Family{}).OwnsPort(port); !errors.Is(err, os.ErrInvalid) || owner != PortUnknown {
@@ -213,9 +185,10 @@ func TestOwnershipVerdict(t *testing.T) {
 		{"one of them another user's", []uint32{1000, 1002}, []uint32{1000}, PortForeign},
 	}
 	for _, tt := range tests {
-		s := ownerSearch{missing: make(map[string]socket), denied: tt.denied}
+		s := ownerSearch{missing: make(map[string]sockets.Socket), denied: tt.denied}
 		for i, uid := range tt.made {
-			s.missing[socketLink(uint64(i))] = socket{inode: uint64(i), uid: uid}
+			made := sockets.Socket{Inode: uint64(i), UID: uid}
+			s.missing[made.Link()] = made
 		}
 		if got := s.verdict(); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // Environment variables that every instance and its descendants carry. A master uses these names to find the
@@ -55,7 +56,7 @@ type Spec struct {
 	Errors *os.File        // stderr in place of Output, if it is not nil
 	Lease  *Lease          // inherited at descriptor 3; nil means none
 	Cgroup string          // cgroup v2 folder to start in; empty means the caller's
-	Exe    identity.FileID // the file that the process must run, from CheckProgram; zero means any
+	Exe    identity.FileID // the file that the process must run, from executable.Check; zero means any
 	Rights Rights          // from Attributes.Resolve; zero means those of the caller
 
 	// Confine sets the limits of Cgroup. It is called right before the program runs there; if it fails, the program
@@ -90,11 +91,8 @@ type Holder struct {
 	Port                 int // 0 if the environment has none
 }
 
-// tick is the unit of the times in /proc: USER_HZ is 100 on every architecture that Go supports.
-const tick = 10 * time.Millisecond
-
 // StartTicks returns the Holder.StartTicks of a process that is started at a reading of [BootTime].
-func StartTicks(at time.Duration) uint64 { return uint64(at / tick) } //nolint:gosec // it is not negative
+func StartTicks(at time.Duration) uint64 { return uint64(at / procfs.Tick) } //nolint:gosec // it is not negative
 
 // Ownership describes the owner of the listeners of a port.
 type Ownership int

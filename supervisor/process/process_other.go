@@ -33,18 +33,6 @@ func Start(Spec) (*Process, error) {
 // InputOf returns a file with the content for [Spec.Input].
 func InputOf([]byte) (*os.File, error) { return nil, unsupported("run a command with an input") }
 
-// Reservation keeps a port from other processes.
-type Reservation struct{}
-
-// ReservePort reserves a port that has no listener.
-func ReservePort(int) (*Reservation, error) { return nil, unsupported("reserve a port") }
-
-// ClaimPort reserves a port that no socket is bound to.
-func ClaimPort(int) (*Reservation, error) { return nil, unsupported("reserve a port") }
-
-// Close releases the port.
-func (*Reservation) Close() error { return nil }
-
 // InheritsOrphans reports whether this process becomes the parent of orphans.
 func InheritsOrphans() bool { return false }
 
@@ -217,11 +205,6 @@ func PortHolder(int) (pid int, name string, found bool) { return 0, "", false }
 // PortHidden reports whether a TCP port has a listener that cannot be seen from here.
 func PortHidden(context.Context, int) (bool, error) { return false, unsupported("find a port's owner") }
 
-// SocketUser returns the UID of a local TCP socket.
-func SocketUser(own, other netip.AddrPort) (uint32, error) {
-	return 0, unsupported("find a socket's user")
-}
-
 // BootID returns the identifier of this boot.
 func BootID() (string, error) { return "", unsupported("read the boot id") }
 
@@ -235,12 +218,6 @@ func BootTime() time.Duration { return time.Since(started) }
 
 // ShedInherited does nothing.
 func ShedInherited() error { return nil }
-
-// errNotDirectory is never returned: the system reports fs.ErrNotExist instead.
-var errNotDirectory = errors.New("not a directory")
-
-// runs returns the zero FileID: the file that a process runs cannot be read.
-func runs([]part) (identity.FileID, error) { return identity.FileID{}, nil }
 
 // PauseProcess is a process that keeps a cgroup populated.
 type PauseProcess struct{}

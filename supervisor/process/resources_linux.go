@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // Measure returns what each of the families uses, from one pass over all processes. It finds an instance by Session and
@@ -21,12 +23,12 @@ func Measure(ctx context.Context, families []Family) ([]Resources, error) {
 	if len(families) == 0 {
 		return nil, nil
 	}
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read what processes use: %w", err)
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	stats, used := c.all(), make([]Resources, len(families))
 	for i, members := range c.assign(families, buf) {
 		for _, m := range members {
@@ -42,12 +44,12 @@ func Measure(ctx context.Context, families []Family) ([]Resources, error) {
 }
 
 // add adds what one process uses.
-func (r *Resources) add(pid int, s taskStat, buf *[]byte) {
+func (r *Resources) add(pid int, s procfs.Stat, buf *[]byte) {
 	r.Processes++
 	r.Threads += s.Threads
-	r.CPU += time.Duration(s.CPUTicks) * tick //nolint:gosec // ticks of processor time
+	r.CPU += time.Duration(s.CPUTicks) * procfs.Tick //nolint:gosec // ticks of processor time
 	pages := s.ResidentPages
-	if s.ended() {
+	if s.Ended() {
 		pages = threadPages(pid, buf)
 	}
 	r.Resident += pages * pageSize
@@ -63,11 +65,11 @@ var pageSize = int64(os.Getpagesize())
 
 // threadPages returns the resident pages of a process whose first thread has ended before others.
 func threadPages(pid int, buf *[]byte) int64 {
-	tid, err := livingThread(pid)
+	tid, err := procfs.LivingThread(pid)
 	if err != nil {
 		return 0
 	}
-	text, err := readAll(taskPath(pid, tid, "statm"), buf)
+	text, err := procfs.ReadAll(procfs.TaskPath(pid, tid, "statm"), buf)
 	if err != nil {
 		return 0
 	}
@@ -83,11 +85,11 @@ func threadPages(pid int, buf *[]byte) int64 {
 // read. Since Linux 6.2 it is the size of the folder, which any user may ask for.
 func countFiles(pid int, buf *[]byte) (int, bool) {
 	var folder unix.Stat_t
-	if !withheld.folderSize.Load() && unix.Stat(procPath(pid, "fd"), &folder) == nil && folder.Size > 0 {
+	if !kernel.Withheld.FolderSize.Load() && unix.Stat(procfs.Path(pid, "fd"), &folder) == nil && folder.Size > 0 {
 		return int(folder.Size), true
 	}
-	_, open, err := descriptors(pid, buf)
-	return len(open), !denied(err)
+	_, open, err := procfs.Descriptors(pid, buf)
+	return len(open), !procfs.Denied(err)
 }
 
 // assign returns the members of each family. It looks for holders of a lease only among the processes that belong to no
@@ -163,16 +165,16 @@ func leasesOf(families []Family) leases {
 }
 
 // mayHold reports whether a process can be a member of a family by its lease: see memberByLease.
-func (l leases) mayHold(s taskStat) bool { return s.StartTicks >= l.earliest || l.sessions[s.SID] }
+func (l leases) mayHold(s procfs.Stat) bool { return s.StartTicks >= l.earliest || l.sessions[s.SID] }
 
 // holder returns the family whose lease a process holds.
 func (l leases) holder(pid int, families []Family, buf *[]byte) (family int, found bool) {
-	folder, open, err := descriptors(pid, buf)
+	folder, open, err := procfs.Descriptors(pid, buf)
 	if err != nil {
 		return 0, false
 	}
 	for _, n := range open {
-		id, ok := openFileID(folder + "/fd/" + strconv.Itoa(n))
+		id, _, ok := procfs.FileBehind(folder + "/fd/" + strconv.Itoa(n))
 		if !ok {
 			continue
 		}

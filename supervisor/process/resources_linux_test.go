@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 func measure(t *testing.T, families ...Family) []Resources {
@@ -74,7 +77,7 @@ func TestMeasureSumsOverTheMembers(t *testing.T) {
 	used := measure(t, w.unopened())[0]
 	var resident, threads, files int
 	for _, pid := range pids {
-		status, err := os.ReadFile(procPath(pid, "status"))
+		status, err := os.ReadFile(procfs.Path(pid, "status"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +91,7 @@ func TestMeasureSumsOverTheMembers(t *testing.T) {
 				threads += n
 			}
 		}
-		open, err := os.ReadDir(procPath(pid, "fd"))
+		open, err := os.ReadDir(procfs.Path(pid, "fd"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,9 +143,9 @@ func TestMeasureDoesNotKnowTheFilesOfAnotherUser(t *testing.T) {
 
 // A member that ends meanwhile does not hide the descriptors of the others.
 func TestCountFilesOfAProcessThatHasEnded(t *testing.T) {
-	withhold(t, &withheld.folderSize)
-	buf := getBuffer()
-	defer putBuffer(buf)
+	withhold(t, &kernel.Withheld.FolderSize)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
 	if n, ok := countFiles(1<<30, buf); n != 0 || !ok {
 		t.Errorf("countFiles = %d, %t, want none", n, ok)
 	}

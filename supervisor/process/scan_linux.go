@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // Scan returns every process whose environment contains a worker's token, oldest first, except this process
@@ -15,7 +17,7 @@ import (
 //
 // The result is a hint: open a found process with OpenPID and Verify it.
 func Scan(ctx context.Context) ([]Holder, error) {
-	c, err := shared.get(ctx)
+	c, err := shared.Answer(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("scan for workers: %w", err)
 	}
@@ -38,8 +40,8 @@ func sortHolders(holders []Holder) {
 // completeHolder adds the values from /proc/PID/stat to those from the environment. It returns false if the
 // process has died meanwhile.
 func completeHolder(h Holder) (_ Holder, ok bool) {
-	stat, err := readLife(h.PID)
-	if err != nil || stat.ended() {
+	stat, err := procfs.ReadLife(h.PID)
+	if err != nil || stat.Ended() {
 		return h, false
 	}
 	// The folder's owner is the effective UID, even for an undumpable process.

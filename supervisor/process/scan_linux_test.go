@@ -157,7 +157,7 @@ func TestSharedCensusIsNeverTooOld(t *testing.T) {
 				if w == nil {
 					return
 				}
-				c, err := s.get(context.Background())
+				c, err := s.Answer(context.Background())
 				if err != nil {
 					t.Error(err)
 					continue

@@ -2,7 +2,10 @@ package process
 
 import (
 	"context"
-	"os"
+	"iter"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/internal/sharing"
 )
 
 // sightings remembers what passes over /proc have read, so that the next one reads only the processes that are new. It
@@ -12,7 +15,7 @@ import (
 // process and takes from a counter (tried: a process that reuses a PID has another one).
 type sightings struct {
 	known map[int]sighting
-	read  func(pid int, buf *[]byte) ([]byte, environState) // readEnviron, except in tests
+	read  func(pid int, buf *[]byte) ([]byte, procfs.EnvironState) // procfs.ReadEnviron, except in tests
 }
 
 // sighting is a process whose token does not change any more.
@@ -26,7 +29,7 @@ const noInode = 1
 
 // tokens returns the tokens that living processes may have.
 func (s *sightings) tokens(ctx context.Context) (map[string]bool, error) {
-	if err := checkProc(); err != nil {
+	if err := procfs.Check(); err != nil {
 		return nil, err
 	}
 	tokens := make(map[string]bool)
@@ -35,20 +38,20 @@ func (s *sightings) tokens(ctx context.Context) (map[string]bool, error) {
 	r := &reader{read: s.read}
 	err := r.look(func(visit func([]int) bool) error {
 		var pids []int
-		return walkProc(func(records []byte) bool {
+		return procfs.WalkInodes(func(processes iter.Seq2[int, uint64]) bool {
 			pids = pids[:0]
-			for pid, inode := range numbered(records) {
+			for pid, inode := range processes {
 				if known, ok := s.known[pid]; ok && known.inode == inode && inode > noInode {
 					seen[pid] = known
 					tokens[known.token] = true
 					continue
 				}
-				switch stat, err := readStat(pid); {
+				switch stat, err := procfs.ReadStat(pid); {
 				case err != nil || inode <= noInode:
-				case stat.Flags&kernelThread != 0:
+				case stat.KernelThread():
 					seen[pid] = sighting{inode: inode}
 					continue
-				case hasOwnEnviron(stat):
+				case procfs.HasOwnEnviron(stat):
 					settled[pid] = inode
 				}
 				pids = append(pids, pid)
@@ -79,16 +82,12 @@ func (s *sightings) tokens(ctx context.Context) (map[string]bool, error) {
 	return tokens, context.Cause(ctx)
 }
 
-// hasOwnEnviron reports whether a process has the environment that it was started with. A child of this process has
-// that of this process until its execve, and none inside of it.
-func hasOwnEnviron(stat taskStat) bool {
-	return stat.PPID != os.Getpid() || stat.EnvEnd != 0 && stat.EnvEnd != ownEnvEnd()
-}
-
 // sighted makes one pass serve all concurrent callers, of which there is one at a time.
 var sighted = newSharedSightings()
 
-func newSharedSightings() *sharing[map[string]bool] {
-	s := &sightings{read: readEnviron}
-	return &sharing[map[string]bool]{ask: func() (map[string]bool, error) { return s.tokens(context.Background()) }}
+func newSharedSightings() *sharing.Question[map[string]bool] {
+	s := &sightings{read: procfs.ReadEnviron}
+	return &sharing.Question[map[string]bool]{
+		Ask: func() (map[string]bool, error) { return s.tokens(context.Background()) },
+	}
 }

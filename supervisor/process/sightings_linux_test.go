@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // A process is read once, and its token counts as long as it lives.
@@ -14,9 +16,9 @@ func TestSightings(t *testing.T) {
 	w := startWorker(t, "sleep")
 	pid := w.expectPID(t, "ready")
 	var reads map[int]bool
-	s := &sightings{read: func(pid int, buf *[]byte) ([]byte, environState) {
+	s := &sightings{read: func(pid int, buf *[]byte) ([]byte, procfs.EnvironState) {
 		reads[pid] = true
-		return readEnviron(pid, buf)
+		return procfs.ReadEnviron(pid, buf)
 	}}
 	for pass := range 3 {
 		reads = make(map[int]bool)
@@ -44,7 +46,7 @@ func TestSightings(t *testing.T) {
 // A process that reuses the PID of one that was read is read too.
 func TestSightingsOfReusedPID(t *testing.T) {
 	needRoot(t)
-	s := &sightings{read: readEnviron}
+	s := &sightings{read: procfs.ReadEnviron}
 	for range 200 { // another process may take the PID first
 		before := startWorker(t, "sleep")
 		before.expectPID(t, "ready")
@@ -86,7 +88,7 @@ func TestSightingsDuringStarts(t *testing.T) {
 			default:
 			}
 			ctx, cancel := testDeadline()
-			if _, err := s.get(ctx); err != nil {
+			if _, err := s.Answer(ctx); err != nil {
 				t.Error(err)
 			}
 			cancel()
@@ -95,29 +97,10 @@ func TestSightingsDuringStarts(t *testing.T) {
 	for range 20 {
 		w := startWorker(t, "sleep")
 		ctx, cancel := testDeadline()
-		tokens, err := s.get(ctx)
+		tokens, err := s.Answer(ctx)
 		cancel()
 		if err != nil || !tokens[w.family.Token] {
 			t.Fatalf("the token of process %d is seen: %t, %v", w.PID(), tokens[w.family.Token], err)
-		}
-	}
-}
-
-func TestHasOwnEnviron(t *testing.T) {
-	self := os.Getpid()
-	tests := map[string]struct {
-		stat taskStat
-		want bool
-	}{
-		"child before execve": {taskStat{PPID: self, EnvEnd: ownEnvEnd()}, false},
-		"child inside execve": {taskStat{PPID: self}, false},
-		"child":               {taskStat{PPID: self, EnvEnd: ownEnvEnd() + 8}, true},
-		"other process":       {taskStat{PPID: 1, EnvEnd: ownEnvEnd()}, true},
-		"hidden process":      {taskStat{PPID: 1}, true},
-	}
-	for name, tt := range tests {
-		if got := hasOwnEnviron(tt.stat); got != tt.want {
-			t.Errorf("%s: %t, want %t", name, got, tt.want)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // Signal sends sig to the process and to no other, even if its PID has been reused. It returns ErrGone if the
@@ -32,7 +33,7 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 
 func (p *Process) signalGroup(fd int, sig syscall.Signal) error {
 	err := error(unix.EINVAL)
-	if !withheld.groupSignal.Load() {
+	if !kernel.Withheld.GroupSignal.Load() {
 		err = unix.PidfdSendSignal(fd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 	}
 	switch {

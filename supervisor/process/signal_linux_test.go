@@ -5,13 +5,15 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // eachKernel runs a test with signals to groups by pidfd, and as before Linux 6.9.
 func eachKernel(t *testing.T, test func(t *testing.T)) {
 	t.Run("by pidfd", test)
 	t.Run("by number", func(t *testing.T) {
-		withhold(t, &withheld.groupSignal)
+		withhold(t, &kernel.Withheld.GroupSignal)
 		test(t)
 	})
 }
@@ -42,8 +44,8 @@ func TestSignalGroupAfterLeaderDied(t *testing.T) {
 	waitDone(t, w.Process)
 	w.Exit() // reaped
 	func() {
-		withhold(t, &withheld.groupSignal)
-		defer withheld.groupSignal.Store(false)
+		withhold(t, &kernel.Withheld.GroupSignal)
+		defer kernel.Withheld.GroupSignal.Store(false)
 		if err := w.SignalGroup(unix.SIGTERM); !errors.Is(err, ErrGone) {
 			t.Errorf("SignalGroup by number after the leader's death: %v, want ErrGone", err)
 		}

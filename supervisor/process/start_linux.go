@@ -13,7 +13,10 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eintr"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/process/executable"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
 // Start starts a process that can outlive this one: it has a session of its own, stdin, stdout and stderr from and to
@@ -145,7 +148,7 @@ func fork(spec Spec, path string, argv []string, attr *syscall.ProcAttr) (int, e
 // clonesIntoCgroup reports whether a process can be started inside a cgroup. clone3 is refused before Linux 5.3 and by
 // filters that cannot inspect its arguments, such as systemd's RestrictNamespaces=. Then a start helper is started and
 // moved, and executes the program in the cgroup, so that no descendant is ever outside of it.
-func clonesIntoCgroup() bool { return !withheld.cgroupClone.Load() && takesClone3() }
+func clonesIntoCgroup() bool { return !kernel.Withheld.CgroupClone.Load() && takesClone3() }
 
 var takesClone3 = sync.OnceValue(func() bool {
 	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0) // EINVAL for these arguments
@@ -216,7 +219,7 @@ func discard(pid int) {
 	_ = crashpoint.Do(crashpoint.Signal, func() error {
 		return unix.Kill(pid, unix.SIGKILL) // a child that is not reaped keeps its PID
 	})
-	_, _ = retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
+	_, _ = eintr.Retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
 }
 
 // explainStart adds the likely cause to a bare errno from the child.
@@ -231,7 +234,7 @@ func explainStart(spec Spec, err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
-		if _, e := interpreters(spec.Path); e != nil {
+		if e := executable.CheckInterpreters(spec.Path); e != nil {
 			return e
 		}
 	case errors.Is(err, unix.EAGAIN):

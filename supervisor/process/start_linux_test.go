@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 func TestStartedProcessIsOnItsOwn(t *testing.T) {
@@ -22,7 +24,7 @@ func TestStartedProcessIsOnItsOwn(t *testing.T) {
 	if pid != w.PID() {
 		t.Errorf("the process says that it is %d, Start that it is %d", pid, w.PID())
 	}
-	stat, err := readStat(pid)
+	stat, err := procfs.ReadStat(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,10 +130,27 @@ func TestStartManyAtOnce(t *testing.T) {
 			if got := p.Exit(); got != want {
 				t.Errorf("Exit() = %+v, want %+v", got, want)
 			}
-			if _, err := readStat(p.PID()); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) {
+			if _, err := procfs.ReadStat(p.PID()); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) {
 				t.Errorf("process %d is not reaped: %v", p.PID(), err)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+func TestReservedPortIsNotInherited(t *testing.T) {
+	reservation, err := sockets.Claim(0) // the kernel chooses one
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := reservation.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := startWorker(t, "descriptors")
+	w.expect(t, "ready")
+	if open := strings.Join(w.stash, ", "); strings.Contains(open, "socket:") {
+		t.Errorf("a worker has inherited a socket: %s", open)
+	}
 }

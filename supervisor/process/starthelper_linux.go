@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eintr"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // The umask and the limits of a process belong to all of its threads, so the master cannot change them for a child
@@ -78,10 +80,10 @@ func help(text, path string, argv []string) int {
 		return 1
 	}
 	answer := []byte{helperReady}
-	if _, err := retry(func() (int, error) { return unix.Write(helperSocket, answer) }); err != nil {
+	if _, err := eintr.Retry(func() (int, error) { return unix.Write(helperSocket, answer) }); err != nil {
 		return 1
 	}
-	n, err := retry(func() (int, error) { return unix.Read(helperSocket, answer) })
+	n, err := eintr.Retry(func() (int, error) { return unix.Read(helperSocket, answer) })
 	if err != nil || n == 0 || answer[0] != helperGo {
 		return 1
 	}
@@ -265,18 +267,18 @@ func systemLimit(resource int) string {
 // InStartHelper reports whether the process is a start helper, which does not run its program yet. While a helper ends,
 // its threads end one by one, and a thread that has ended shows no arguments. So each of them is asked.
 func (p *Process) InStartHelper() bool {
-	buf := getBuffer()
-	defer putBuffer(buf)
-	command, err := readAll(procPath(p.id.PID, "cmdline"), buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	command, err := procfs.ReadAll(procfs.Path(p.id.PID, "cmdline"), buf)
 	if err != nil || len(command) > 0 {
 		return err == nil && isHelper(command)
 	}
-	threads, err := numbers(procPath(p.id.PID, "task"), buf)
+	threads, err := procfs.Numbers(procfs.Path(p.id.PID, "task"), buf)
 	if err != nil {
 		return false
 	}
 	return slices.ContainsFunc(threads, func(tid int) bool {
-		command, err := readAll(taskPath(p.id.PID, tid, "cmdline"), buf)
+		command, err := procfs.ReadAll(procfs.TaskPath(p.id.PID, tid, "cmdline"), buf)
 		return err == nil && isHelper(command)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
@@ -40,27 +41,30 @@ func (f Family) cgroupCPU() (time.Duration, bool) {
 // usageOf returns the use of the processor by the process with that folder in /proc. A process that has ended uses
 // none.
 func usageOf(folder string) Usage {
-	buf := getBuffer()
-	defer putBuffer(buf)
-	line, err := readAll(folder+"/stat", buf)
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	line, err := procfs.ReadAll(folder+"/stat", buf)
 	if err != nil {
 		return Usage{}
 	}
-	s, err := parseStat(line)
+	s, err := procfs.ParseStat(line)
 	if err != nil {
 		return Usage{}
 	}
-	u := Usage{CPU: time.Duration(s.CPUTicks) * tick, Blocked: s.blocked()} //nolint:gosec // ticks of processor time
+	u := Usage{
+		CPU:     time.Duration(s.CPUTicks) * procfs.Tick, //nolint:gosec // ticks of processor time
+		Blocked: s.Blocked(),
+	}
 	if u.Blocked || s.Threads <= 1 {
 		return u
 	}
-	threads, _ := numbers(folder+"/task", buf)
+	threads, _ := procfs.Numbers(folder+"/task", buf)
 	for _, tid := range threads {
-		line, err := readAll(folder+"/task/"+strconv.Itoa(tid)+"/stat", buf)
+		line, err := procfs.ReadAll(folder+"/task/"+strconv.Itoa(tid)+"/stat", buf)
 		if err != nil {
 			continue // this thread has ended
 		}
-		if t, err := parseStat(line); err == nil && t.blocked() {
+		if t, err := procfs.ParseStat(line); err == nil && t.Blocked() {
 			u.Blocked = true
 			break
 		}

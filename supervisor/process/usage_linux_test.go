@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 func cpuTime(t *testing.T, f Family) Usage {
@@ -56,7 +58,7 @@ func TestCPUTimeIncludesReapedChildren(t *testing.T) {
 	const burnt = 300 * time.Millisecond
 	w := startWorker(t, "reap-burner", burnt.String())
 	w.expect(t, "ready")
-	if got := cpuTime(t, w.family).CPU; got < burnt-2*tick {
+	if got := cpuTime(t, w.family).CPU; got < burnt-2*procfs.Tick {
 		t.Errorf("%s of processor time, want the %s of the child that has ended", got, burnt)
 	}
 }
@@ -71,7 +73,7 @@ func TestCPUTimeOfACgroupIncludesEveryoneInIt(t *testing.T) {
 	// The burner is nobody's child any more when it ends, so that only the cgroup knows of it.
 	w.start(t, Spec{Args: childArgs("double-fork", "burn", burnt.String()), Cgroup: w.family.Cgroup})
 	w.expect(t, "burnt")
-	if got := cpuTime(t, w.family).CPU; got < burnt-2*tick {
+	if got := cpuTime(t, w.family).CPU; got < burnt-2*procfs.Tick {
 		t.Errorf("%s of processor time, want the %s of the child that was left", got, burnt)
 	}
 }
@@ -109,7 +111,7 @@ func TestUsageOfABlockedProcess(t *testing.T) {
 			for i := range len(test.threads) {
 				statOf(t, filepath.Join(folder, "task", strconv.Itoa(4711+i)), test.threads[i], len(test.threads))
 			}
-			want := Usage{CPU: 4 * tick, Blocked: test.want}
+			want := Usage{CPU: 4 * procfs.Tick, Blocked: test.want}
 			if got := usageOf(folder); got != want {
 				t.Errorf("%+v, want %+v", got, want)
 			}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
 // Process is an open handle on one process. The process's PID may be reused while the handle is open. The caller
@@ -145,8 +146,8 @@ func (p *Process) same() bool {
 // Stopped reports whether all threads of the process are stopped, by SIGSTOP or a debugger. Such a process is
 // alive, although it does not respond.
 func (p *Process) Stopped() bool {
-	stat, err := readLife(p.id.PID)
-	return err == nil && stat.stopped() && p.alive()
+	stat, err := procfs.ReadLife(p.id.PID)
+	return err == nil && stat.Stopped() && p.alive()
 }
 
 // reaping is locked while a child of this process is reaped, and while code relies on a child keeping its PID.

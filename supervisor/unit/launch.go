@@ -17,6 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/placeholder"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/executable"
 )
 
 // Placeholders returns the values of placeholders in a worker. A port of 0 means that it has none.
@@ -75,7 +76,7 @@ func (u Spec) environ(worker string, port int) (env []string, err error) {
 func mentionsPort(arg string) bool { return placeholder.In(arg, placeholder.Port) }
 
 // Executable returns the path of the unit's executable, and the file that its process will run: see
-// [process.CheckProgram].
+// [executable.Check].
 func (u Spec) Executable() (path string, runs identity.FileID, err error) {
 	if path, runs, err = u.program(u.Path, "name the worker's executable"); err != nil {
 		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
@@ -95,14 +96,14 @@ func (u Spec) program(name, next string) (path string, runs identity.FileID, err
 		return "", identity.FileID{}, fmt.Errorf("%w: %s", err, next)
 	case info.IsDir():
 		return "", identity.FileID{}, fmt.Errorf("%s is a directory: name the executable in it", path)
-	case !executable(info):
+	case !isExecutable(info):
 		return "", identity.FileID{}, fmt.Errorf("%s is not executable: chmod +x it", path)
 	}
 	rights, err := u.Attributes.Resolve()
 	if err != nil {
 		return "", identity.FileID{}, err
 	}
-	if runs, err = process.CheckProgram(path, rights.Account.UID); err != nil {
+	if runs, err = executable.Check(path, rights.Account.UID); err != nil {
 		return "", identity.FileID{}, err
 	}
 	return path, runs, nil
@@ -142,7 +143,7 @@ func (u Spec) Hash() (string, error) {
 func (u Spec) Version() (unit, exe string, err error) {
 	path, err := LookUp(u.Path)
 	if err == nil {
-		exe, err = process.HashExecutable(path)
+		exe, err = executable.Hash(path)
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("read the worker's executable: %w", err)

@@ -289,19 +289,7 @@ func (u Spec) CheckFields() error {
 	if u.Disabled && u.Replicas != 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 for a disabled unit", u.Replicas))
 	}
-	switch {
-	case u.Port < AnnouncedPort || u.Port > 65535:
-		errs = append(errs, fmt.Errorf("port %d: must be 1 to 65535, AutoPort, NoPort or AnnouncedPort", u.Port))
-	case u.Port > 0 && u.Replicas > 1:
-		errs = append(errs, fmt.Errorf("port %d: %d replicas cannot share it", u.Port, u.Replicas))
-	}
-	port := 1
-	if u.Port == AnnouncedPort {
-		port = 0
-	}
-	if _, _, err := u.Launch(u.WorkerID(0), port); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, u.checkPort()...)
 	if u.MaxUnavailable < 0 {
 		errs = append(errs, fmt.Errorf("max unavailable %d: must be 1 or more", u.MaxUnavailable))
 	}
@@ -323,6 +311,29 @@ func (u Spec) CheckFields() error {
 	if u.MemoryRestart > 0 && (u.Kind == Unmanaged || u.Schedule.Cron != "") {
 		errs = append(errs, errors.New("memory restart: is for units that run always and are started by the master"))
 	}
+	errs = append(errs, u.checkServices()...)
+	return errors.Join(append(errs, u.Log.Validate())...)
+}
+
+// checkPort returns the faults of the port, and of the program with that port in the place of its placeholders.
+func (u Spec) checkPort() (errs []error) {
+	switch {
+	case u.Port < AnnouncedPort || u.Port > 65535:
+		errs = append(errs, fmt.Errorf("port %d: must be 1 to 65535, AutoPort, NoPort or AnnouncedPort", u.Port))
+	case u.Port > 0 && u.Replicas > 1:
+		errs = append(errs, fmt.Errorf("port %d: %d replicas cannot share it", u.Port, u.Replicas))
+	}
+	port := 1
+	if u.Port == AnnouncedPort {
+		port = 0
+	}
+	if _, _, err := u.Launch(u.WorkerID(0), port); err != nil {
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+func (u Spec) checkServices() (errs []error) {
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
@@ -336,7 +347,7 @@ func (u Spec) CheckFields() error {
 			errs = append(errs, fmt.Errorf("service %s: each endpoint has it for itself, leave it out", name))
 		}
 	}
-	return errors.Join(append(errs, u.Log.Validate())...)
+	return errs
 }
 
 // check returns the faults of the policy. A field that is zero is one that is not set.

@@ -14,7 +14,7 @@ type enforcement struct {
 }
 
 // limit sets the limits of the instance. It returns those that are not enforced if the history lacks them, else "".
-func (e *enforcement) limit(inst launcher.Instance, l cgroup.Limits) (news string) {
+func (e *enforcement) limit(inst launcher.Family, l cgroup.Limits) (news string) {
 	e.unenforced = inst.Limit(l)
 	text := strings.Join(e.unenforced, "; ")
 	if text == e.said {

@@ -47,7 +47,7 @@ func Dial(port int, log *slog.Logger) (Link, error) {
 }
 
 // processLink is the link to a worker without a port.
-type processLink struct{ inst launcher.Instance }
+type processLink struct{ inst launcher.Process }
 
 // Ping returns nil while the process runs. The end of the process is noticed without Pings.
 func (l processLink) Ping(context.Context) error {

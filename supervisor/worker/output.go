@@ -28,7 +28,7 @@ func newOutput(dir, worker string, u unit.Spec) output {
 
 // follow notes where the output of a started or adopted instance goes. It returns why that is the worker's file if the
 // unit wishes otherwise, and nil if that was so before.
-func (o *output) follow(to logs.Target, inst launcher.Instance) (news error) {
+func (o *output) follow(to logs.Target, inst launcher.Output) (news error) {
 	var fallback error
 	if to != logs.ToFile {
 		fallback = inst.Fallback(o.path)
@@ -92,7 +92,7 @@ func (o *output) rotate(r *rotate.Rotator, u unit.Spec, inst launcher.Instance, 
 	r.Put(o.worker, l)
 }
 
-func appendsOnly(inst launcher.Instance, hooks *hooks, path string) func(context.Context) (bool, error) {
+func appendsOnly(inst launcher.Output, hooks *hooks, path string) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
 		if hooks.running() != "" {
 			return false, nil

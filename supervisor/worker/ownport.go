@@ -118,7 +118,7 @@ func (r startWait) port(ctx context.Context) (int, error) {
 }
 
 // checkAnnounced returns the reason why a published port cannot be used yet.
-func checkAnnounced(inst launcher.Instance, port int) error {
+func checkAnnounced(inst launcher.Sockets, port int) error {
 	owner, _ := inst.OwnsPort(port) // if it cannot be determined, the check that follows decides
 	switch owner {
 	case process.PortFree:

@@ -22,7 +22,7 @@ var (
 // same user can listen on the worker's port beside it, and then gets some of the connections. If one does, stolen is
 // called with the error to report.
 func verifier(
-	inst launcher.Instance, port int, stolen func(ctx context.Context, stranger error),
+	inst launcher.Sockets, port int, stolen func(ctx context.Context, stranger error),
 ) func(ctx context.Context, nc net.Conn) error {
 	return func(ctx context.Context, nc net.Conn) error {
 		local, remote := addrPort(nc.LocalAddr()), addrPort(nc.RemoteAddr())

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // ID names a peer. Two connections with equal IDs belong to one peer.
@@ -34,7 +34,7 @@ func ByAddress(nc net.Conn) ID {
 	switch {
 	case id.addr.IsLoopback():
 		if own, ok := nc.LocalAddr().(*net.TCPAddr); ok {
-			if uid, err := process.SocketUser(other, own.AddrPort()); err == nil {
+			if uid, err := sockets.UserOf(other, own.AddrPort()); err == nil {
 				id.user = int64(uid)
 			}
 		}

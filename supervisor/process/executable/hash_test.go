@@ -1,4 +1,4 @@
-package process
+package executable
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestHashExecutable(t *testing.T) {
+func TestHash(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "program")
 	write := func(content string) {
 		t.Helper()
@@ -27,19 +27,19 @@ func TestHashExecutable(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if got, err := HashExecutable(path); err != nil || got != want {
+			if got, err := Hash(path); err != nil || got != want {
 				t.Errorf("got %s, %v, want %s", got, err, want)
 			}
 		})
 	}
 	wg.Wait()
 	write("abcd")
-	if got, err := HashExecutable(path); err != nil || got == want {
+	if got, err := Hash(path); err != nil || got == want {
 		t.Errorf("after a change: %s, %v", got, err)
 	}
 	for range 2*maxVersions + 1 {
 		write("abc")
-		if got, err := HashExecutable(path); err != nil || got != want {
+		if got, err := Hash(path); err != nil || got != want {
 			t.Fatalf("got %s, %v, want %s", got, err, want)
 		}
 	}
@@ -48,12 +48,12 @@ func TestHashExecutable(t *testing.T) {
 	}
 }
 
-func TestHashExecutableFails(t *testing.T) {
+func TestHashFails(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{dir, filepath.Join(dir, "missing")} {
-		_, err := HashExecutable(path)
+		_, err := Hash(path)
 		if err == nil || !strings.HasPrefix(err.Error(), "hash executable: ") || !strings.Contains(err.Error(), path) {
-			t.Errorf("HashExecutable(%s): %v, want an error with its name", path, err)
+			t.Errorf("Hash(%s): %v, want an error with its name", path, err)
 		}
 	}
 }

@@ -1,10 +1,9 @@
-package process
+package sockets
 
 import (
 	"encoding/binary"
 	"errors"
 	"slices"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -42,7 +41,7 @@ func FuzzParseDiagnosis(f *testing.F) {
 
 // rows returns the listeners on port 40001 up to the end of the dump, and the size of the messages in bytes, or -1
 // if one of them is not part of a list.
-func rows(messages []syscall.NetlinkMessage) (found []socket, done bool, size int) {
+func rows(messages []syscall.NetlinkMessage) (found []Socket, done bool, size int) {
 	for _, m := range messages {
 		size += (int(m.Header.Len) + 3) &^ 3
 	}
@@ -54,40 +53,11 @@ func rows(messages []syscall.NetlinkMessage) (found []socket, done bool, size in
 		case m.Header.Type == unix.NLMSG_ERROR, m.Header.Type == sockDiagByFamily && len(m.Data) < diagAnswerSize:
 			return nil, false, -1
 		case m.Header.Type == sockDiagByFamily && m.Data[1] == tcpListen && int(m.Data[4])<<8|int(m.Data[5]) == 40001:
-			found = append(found, socket{
-				port: 40001,
-				uid:  binary.NativeEndian.Uint32(m.Data[64:]), inode: uint64(binary.NativeEndian.Uint32(m.Data[68:])),
+			found = append(found, Socket{
+				Port: 40001,
+				UID:  binary.NativeEndian.Uint32(m.Data[64:]), Inode: uint64(binary.NativeEndian.Uint32(m.Data[68:])),
 			})
 		}
 	}
 	return found, false, size
-}
-
-func FuzzAppendNumbers(f *testing.F) {
-	record := make([]byte, 24)
-	binary.NativeEndian.PutUint16(record[16:], uint16(len(record)))
-	copy(record[19:], "4711")
-	f.Add(record)
-	f.Fuzz(func(t *testing.T, records []byte) {
-		at := 0
-		for at+19 < len(records) { // the library skips inode 0, which the kernel never gives
-			binary.NativeEndian.PutUint64(records[at:], 1)
-			length := int(binary.NativeEndian.Uint16(records[at+16:]))
-			if length <= 19 {
-				records = records[:at] // the two differ in what they read from here on
-			}
-			at += length
-		}
-		records = records[:min(at, len(records))] // the library panics if less than the head of a record is left
-		_, _, names := unix.ParseDirent(records, -1, nil)
-		var want []int
-		for _, name := range names {
-			if n, err := strconv.ParseUint(name, 10, 31); err == nil {
-				want = append(want, int(n))
-			}
-		}
-		if got := appendNumbers(nil, records); !slices.Equal(got, want) {
-			t.Errorf("%v, want %v", got, want)
-		}
-	})
 }

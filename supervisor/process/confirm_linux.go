@@ -14,27 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/procfs"
 )
-
-const errNotDirectory = unix.ENOTDIR
-
-// runs returns the file that a process started from the chain will have as /proc/PID/exe. It does so only if this
-// process is root: for any other user a swapped file gains nothing.
-func runs(chain []part) (identity.FileID, error) {
-	last := slices.IndexFunc(chain, func(p part) bool { return p.format != script })
-	if os.Geteuid() != 0 || last < 0 || chain[last].format != elfFormat {
-		return identity.FileID{}, nil
-	}
-	return statID(chain[last].path)
-}
-
-func statID(path string) (identity.FileID, error) {
-	var st unix.Stat_t
-	if _, err := retry(func() (int, error) { return 0, unix.Stat(path, &st) }); err != nil {
-		return identity.FileID{}, fmt.Errorf("stat %s: %w", path, err)
-	}
-	return identity.FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
-}
 
 // confirmTime bounds the wait for a process to leave execve.
 const confirmTime = time.Second
@@ -47,7 +28,7 @@ func confirm(pid int, spec Spec) error {
 		return nil
 	}
 	for deadline := time.Now().Add(confirmTime); ; time.Sleep(100 * time.Microsecond) {
-		exe, err := statID(procPath(pid, "exe"))
+		exe, err := procfs.FileID(procfs.Path(pid, "exe"))
 		if err != nil || exe == spec.Exe {
 			return nil //nolint:nilerr // a process without a readable program has ended
 		}
@@ -65,7 +46,7 @@ func confirm(pid int, spec Spec) error {
 
 // emulates reports whether the file is an emulator that also runs this process.
 func emulates(exe identity.FileID) bool {
-	own, err := statID("/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/exe")
+	own, err := procfs.FileID("/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/exe")
 	return err == nil && exe == own
 }
 
@@ -78,13 +59,13 @@ var errNoVector = errors.New("no auxiliary vector")
 // executedAs returns the path that was given to execve for the process's program. It works for processes of this
 // user, or of any user as root, that have this process's word size.
 func executedAs(pid int) (string, error) {
-	vector, err := os.ReadFile(procPath(pid, "auxv"))
+	vector, err := os.ReadFile(procfs.Path(pid, "auxv"))
 	if err != nil {
 		return "", err
 	}
 	for entry := range slices.Chunk(vector, 2*wordSize) {
 		if len(entry) == 2*wordSize && word(entry) == atExecFn {
-			return stringAt(procPath(pid, "mem"), int64(word(entry[wordSize:])))
+			return stringAt(procfs.Path(pid, "mem"), int64(word(entry[wordSize:])))
 		}
 	}
 	return "", errNoVector

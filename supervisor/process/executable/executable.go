@@ -1,4 +1,6 @@
-package process
+// Package executable knows what the kernel executes for a file: the file itself, the interpreter of a script, or the
+// loader of a dynamically linked program.
+package executable
 
 import (
 	"bytes"
@@ -10,17 +12,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-// CheckProgram returns an error if the program at path cannot run because its interpreter or loader is missing. It
+// Check returns an error if the program at path cannot run because its interpreter or loader is missing. It
 // returns a [*safefile.ReplaceableError] if this process runs as root and another user can replace the program,
 // its interpreter, or a folder or link on the way to them. The user that the program will run as may, because that
-// gives it no other rights. Otherwise CheckProgram returns the file that the process will run, which for a script is
+// gives it no other rights. Otherwise Check returns the file that the process will run, which for a script is
 // the interpreter, or zero if that is not known or does not matter.
-func CheckProgram(path string, user uint32) (identity.FileID, error) {
+func Check(path string, user uint32) (identity.FileID, error) {
 	chain, err := interpreters(path)
 	if err != nil {
 		return identity.FileID{}, err
@@ -31,6 +34,13 @@ func CheckProgram(path string, user uint32) (identity.FileID, error) {
 		}
 	}
 	return runs(chain)
+}
+
+// CheckInterpreters returns an error if the file at path cannot be executed because its interpreter or loader is
+// missing.
+func CheckInterpreters(path string) error {
+	_, err := interpreters(path)
+	return err
 }
 
 // format is the way in which the kernel runs a file.
@@ -60,7 +70,7 @@ func interpreters(path string) (chain []part, err error) {
 		if next == "" {
 			return chain, nil
 		}
-		if _, err := os.Stat(next); errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDirectory) {
+		if _, err := os.Stat(next); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return nil, missing(path, f, next, err)
 		}
 		path = next

@@ -1,4 +1,4 @@
-package process
+package executable
 
 import (
 	"crypto/sha256"
@@ -11,9 +11,9 @@ import (
 // hashes has the SHA-256 of files, because all workers of a unit run the same binary.
 var hashes versions[string]
 
-// HashExecutable returns the SHA-256 of a regular file in hex. It reads each version of a file once, even for
+// Hash returns the SHA-256 of a regular file in hex. It reads each version of a file once, even for
 // concurrent callers. A version is identified by device, inode, size and the times of change.
-func HashExecutable(path string) (string, error) {
+func Hash(path string) (string, error) {
 	hash, err := hashes.of(path, func(file *os.File) (string, error) { return hashFile(file, path) })
 	if err != nil {
 		return "", fmt.Errorf("hash executable: %w", err)

@@ -1,4 +1,4 @@
-package process
+package sockets
 
 import (
 	"fmt"
@@ -12,14 +12,14 @@ import (
 // same time; for any other process it is in use.
 type Reservation struct{ fd int }
 
-// ReservePort reserves a port that has no listener.
-func ReservePort(port int) (*Reservation, error) {
+// Reserve reserves a port that has no listener.
+func Reserve(port int) (*Reservation, error) {
 	return bound(port, share, func(int) error { return nil })
 }
 
-// ClaimPort is like ReservePort, but fails if any socket is bound to the port, including that of another
+// Claim is like Reserve, but fails if any socket is bound to the port, including that of another
 // reservation or one left over from a connection.
-func ClaimPort(port int) (*Reservation, error) {
+func Claim(port int) (*Reservation, error) {
 	return bound(port, func(int) error { return nil }, share)
 }
 

@@ -1,4 +1,4 @@
-package process
+package procfs
 
 import (
 	"strings"
@@ -9,12 +9,12 @@ const statLine = "4711 (%s) S 1 4711 4710 0 -1 4194560 35 0 0 0 1 2 30 400 20 0 
 	"18446744073709551615 1 2 3 4 5 6 7 8 9 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 140721 140733 768\n"
 
 func TestParseStat(t *testing.T) {
-	want := taskStat{
+	want := Stat{
 		PID: 4711, PPID: 1, PGID: 4711, SID: 4710, State: 'S', Flags: 4194560, Threads: 9,
 		StartTicks: 151241, EnvEnd: 140733, ExitCode: 768, CPUTicks: 433, ResidentPages: 10,
 	}
 	for _, name := range []string{"a", "", "a b", ") S 1 2 3", "((", "a\nb", "a)"} {
-		got, err := parseStat([]byte(strings.Replace(statLine, "%s", name, 1)))
+		got, err := ParseStat([]byte(strings.Replace(statLine, "%s", name, 1)))
 		if err != nil || got != want {
 			t.Errorf("command %q: %+v, %v, want %+v", name, got, err, want)
 		}
@@ -24,7 +24,7 @@ func TestParseStat(t *testing.T) {
 		strings.Replace(statLine, " S ", " SS ", 1), strings.Replace(statLine, "151241", "x", 1),
 		strings.TrimSuffix(statLine, " 768\n"),
 	} {
-		if got, err := parseStat([]byte(line)); err == nil {
+		if got, err := ParseStat([]byte(line)); err == nil {
 			t.Errorf("%q: %+v, want an error", line, got)
 		}
 	}
@@ -49,34 +49,8 @@ func TestLookupEnv(t *testing.T) {
 		"":                                                 "",
 		"title title title HSU_WORKER_TOKEN=x title title": "",
 	} {
-		if got, ok := lookupEnv([]byte(environ), EnvWorkerToken); got != want || ok != (want != "") {
+		if got, ok := LookupEnv([]byte(environ), "HSU_WORKER_TOKEN"); got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v, want %q", environ, got, ok, want)
-		}
-	}
-}
-
-const socketLine = "   0: 0100007F:9C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 " +
-	"91613 1 ffff 100 0 0 10 0"
-
-func TestParseSocketRow(t *testing.T) {
-	want := socketRow{port: 40001, listens: true, uid: 1000, inode: 91613}
-	if got, ok := parseSocketRow([]byte(socketLine)); !ok || got != want {
-		t.Errorf("got %+v, %v, want %+v", got, ok, want)
-	}
-	want.listens = false
-	for _, line := range []string{
-		strings.Replace(socketLine, " 0A ", " 01 ", 1),
-		strings.Replace(socketLine, "0100007F", "00000000000000000000000001000000", 1),
-	} {
-		got, ok := parseSocketRow([]byte(line))
-		got.listens = false
-		if !ok || got != want {
-			t.Errorf("%q: %+v, %v, want %+v", line, got, ok, want)
-		}
-	}
-	for _, line := range []string{"", "  sl  local_address rem_address   st", socketLine[:70]} {
-		if got, ok := parseSocketRow([]byte(line)); ok {
-			t.Errorf("%q: %+v, want none", line, got)
 		}
 	}
 }
@@ -93,6 +67,19 @@ func TestUserOf(t *testing.T) {
 	} {
 		if _, effective, err := UserOf([]byte(status)); err == nil {
 			t.Errorf("%s: user %d is in %q", name, effective, status)
+		}
+	}
+}
+
+func TestOwnNamespace(t *testing.T) {
+	for status, want := range map[string]bool{
+		"Name:\ta\nNSpid:\t12\nVmPeak:\t1":        true,
+		"Name:\ta\nNSpid:\t4711\t12\nVmPeak:\t1":  false,
+		"Name:\ta\nPid:\t12\n":                    true, // before Linux 4.1
+		"Name:\ta\nNSpid:\t4711\t55\t1\nThreads:": false,
+	} {
+		if got := ownNamespace([]byte(status)); got != want {
+			t.Errorf("ownNamespace(%q) = %v, want %v", status, got, want)
 		}
 	}
 }

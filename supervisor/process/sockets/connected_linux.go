@@ -1,4 +1,4 @@
-package process
+package sockets
 
 import (
 	"encoding/binary"
@@ -7,55 +7,61 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/eintr"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/kernel"
 )
 
-// SocketUser returns the UID of the local TCP socket that is bound to own and connected to other. For a loopback
+// ErrGone is returned if there is no such socket any more.
+var ErrGone = errors.New("the socket is gone")
+
+// UserOf returns the UID of the local TCP socket that is bound to own and connected to other. For a loopback
 // connection that is the user of the process at the other end; TCP has no SO_PEERCRED. It takes one request to
 // sock_diag(7): 10 µs, regardless of the number of sockets. It returns ErrGone if no process holds the socket any
 // more, because the kernel shows such a socket as root's.
-func SocketUser(own, other netip.AddrPort) (uint32, error) {
-	s, err := connectedSocket(own, other)
+func UserOf(own, other netip.AddrPort) (uint32, error) {
+	s, err := Connected(own, other)
 	switch {
 	case err != nil:
 		return 0, err
-	case s.inode == 0:
+	case s.Inode == 0:
 		return 0, ErrGone
 	}
-	return s.uid, nil
+	return s.UID, nil
 }
 
-// connected is a TCP socket that has a peer.
-type connected struct {
-	socket        // the inode is 0 before the socket is accepted, and when no process holds it any more
-	state  byte   // of TCP
-	cgroup uint64 // ID of the cgroup in which it, or its listener, was made; 0 if the kernel does not report it
+// Connection is a TCP socket that has a peer.
+type Connection struct {
+	Socket        // the inode is 0 before the socket is accepted, and when no process holds it any more
+	State  byte   // of TCP
+	Cgroup uint64 // ID of the cgroup in which it, or its listener, was made; 0 if the kernel does not report it
 }
 
-// connectedSocket asks the kernel for the local TCP socket that is bound to own and connected to other. It returns
+// Connected asks the kernel for the local TCP socket that is bound to own and connected to other. It returns
 // ErrGone if there is none.
-func connectedSocket(own, other netip.AddrPort) (connected, error) {
-	if withheld.sockDiag.Load() {
-		return connected{}, errors.ErrUnsupported
+func Connected(own, other netip.AddrPort) (Connection, error) {
+	if kernel.Withheld.SockDiag.Load() {
+		return Connection{}, errors.ErrUnsupported
 	}
-	if withheld.tcpDiag.Load() {
-		return connected{}, ErrGone
+	if kernel.Withheld.TCPDiag.Load() {
+		return Connection{}, ErrGone
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return connected{}, fmt.Errorf("socket: %w", err)
+		return Connection{}, fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(fd)
 	request := socketQuestion(own, other)
 	if err := unix.Sendto(fd, request[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return connected{}, fmt.Errorf("send: %w", err)
+		return Connection{}, fmt.Errorf("send: %w", err)
 	}
 	var answer [1024]byte
-	n, err := retry(func() (int, error) {
+	n, err := eintr.Retry(func() (int, error) {
 		n, _, err := unix.Recvfrom(fd, answer[:], 0)
 		return n, err
 	})
 	if err != nil {
-		return connected{}, fmt.Errorf("receive: %w", err)
+		return Connection{}, fmt.Errorf("receive: %w", err)
 	}
 	return parseConnected(answer[:n], own.Port())
 }
@@ -82,30 +88,30 @@ func socketQuestion(own, other netip.AddrPort) [netlinkHeader + diagRequestSize]
 }
 
 // parseConnected reads the answer: one message, or an error.
-func parseConnected(datagram []byte, port uint16) (connected, error) {
+func parseConnected(datagram []byte, port uint16) (Connection, error) {
 	order := binary.NativeEndian
 	if len(datagram) < netlinkHeader+4 {
-		return connected{}, errDiagnosis
+		return Connection{}, errDiagnosis
 	}
 	body := datagram[netlinkHeader:]
 	switch kind := order.Uint16(datagram[4:]); {
 	case kind == unix.NLMSG_ERROR:
-		return connected{}, diagnosisError(-int32(order.Uint32(body)))
+		return Connection{}, diagnosisError(-int32(order.Uint32(body)))
 	case kind != sockDiagByFamily || len(body) < diagAnswerSize:
-		return connected{}, errDiagnosis
+		return Connection{}, errDiagnosis
 	}
 	switch binary.BigEndian.Uint16(body[diagPort:]) {
 	case port:
 	case 0: // the socket was found, and lost its port (inet_put_port) before the kernel wrote the answer
-		return connected{}, ErrGone
+		return Connection{}, ErrGone
 	default:
-		return connected{}, errDiagnosis
+		return Connection{}, errDiagnosis
 	}
 	if body[1] == tcpListen { // the kernel returns the listener on own if there is no connected socket
-		return connected{}, ErrGone
+		return Connection{}, ErrGone
 	}
-	s := socket{port: int(port), inode: uint64(order.Uint32(body[diagInode:])), uid: order.Uint32(body[diagUID:])}
-	return connected{socket: s, state: body[1], cgroup: cgroupID(body[diagAnswerSize:])}, nil
+	s := Socket{Port: int(port), Inode: uint64(order.Uint32(body[diagInode:])), UID: order.Uint32(body[diagUID:])}
+	return Connection{Socket: s, State: body[1], Cgroup: cgroupID(body[diagAnswerSize:])}, nil
 }
 
 // From linux/inet_diag.h and linux/netlink.h.

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/internal/safefile"
+	"github.com/core-tools/hsu-master/supervisor/process/executable"
 )
 
 func executableFile(t *testing.T, name string, content []byte) string {
@@ -72,7 +72,7 @@ func TestMissingInterpreterIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := executableFile(t, "w", tt.content)
-			_, checked := CheckProgram(path, 0)
+			_, checked := executable.Check(path, 0)
 			p, started := Start(Spec{Path: path})
 			if started == nil {
 				_ = p.Close()
@@ -85,57 +85,9 @@ func TestMissingInterpreterIsNamed(t *testing.T) {
 		})
 	}
 	crlf := executableFile(t, "w", []byte("#!/bin/sh\r\n"))
-	if _, err := CheckProgram(crlf, 0); !errors.Is(err, fs.ErrNotExist) ||
+	if _, err := executable.Check(crlf, 0); !errors.Is(err, fs.ErrNotExist) ||
 		!strings.Contains(err.Error(), "convert them to LF") {
 		t.Errorf("%v, want ErrNotExist and the next step", err)
-	}
-}
-
-func TestInterpreters(t *testing.T) {
-	outer := executableFile(t, "outer", []byte("#!/bin/sh\n"))
-	for content, want := range map[string][]string{
-		"#!" + outer + " -x\n": {outer, "/bin/sh"},
-		"#!/bin/sh":            {"/bin/sh"},
-		"#!":                   nil,
-		"#! \n":                nil,
-		"":                     nil,
-		"\x7fELF":              nil,
-		"echo":                 nil,
-	} {
-		path := executableFile(t, "w", []byte(content))
-		parts, err := interpreters(path)
-		var got []string
-		for _, p := range parts {
-			got = append(got, p.path)
-		}
-		// The further parts are those of this machine's shell.
-		if want = append([]string{path}, want...); err != nil || len(got) < len(want) ||
-			strings.Join(got[:len(want)], " ") != strings.Join(want, " ") {
-			t.Errorf("interpreters of %q = %q, %v, want %q first", content, got, err, want)
-		}
-	}
-	loop := filepath.Join(t.TempDir(), "loop")
-	if err := os.WriteFile(loop, []byte("#!"+loop+"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if parts, err := interpreters(loop); err != nil || len(parts) != maxInterpreters {
-		t.Errorf("a script that interprets itself: %d parts, %v", len(parts), err)
-	}
-}
-
-func TestInterpreterOfAnotherIsRefused(t *testing.T) {
-	needRoot(t)
-	interpreter := executableFile(t, "sh", []byte("#!/bin/sh\n"))
-	path := executableFile(t, "w", []byte("#!"+interpreter+"\n"))
-	if _, err := CheckProgram(path, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(interpreter, nobody, nobody); err != nil {
-		t.Fatal(err)
-	}
-	_, err := CheckProgram(path, 0)
-	if e, ok := errors.AsType[*safefile.ReplaceableError](err); !ok || e.Path != interpreter {
-		t.Errorf("%v, want %s refused", err, interpreter)
 	}
 }
 
@@ -143,9 +95,9 @@ func TestInterpreterOfAnotherIsRefused(t *testing.T) {
 func exeOf(t *testing.T, path string) identity.FileID {
 	t.Helper()
 	needRoot(t)
-	exe, err := CheckProgram(path, 0)
+	exe, err := executable.Check(path, 0)
 	if err != nil || exe == (identity.FileID{}) {
-		t.Fatalf("CheckProgram(%s) = %v, %v", path, exe, err)
+		t.Fatalf("Check(%s) = %v, %v", path, exe, err)
 	}
 	return exe
 }

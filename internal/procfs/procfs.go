@@ -1,13 +1,16 @@
-package process
+// Package procfs reads /proc/PID: what processes are, which files they have open, and their environments. It trusts
+// nothing that a process can change, and knows the cases in which a first thread has ended before the others.
+package procfs
 
 import (
 	"bytes"
 	"errors"
 	"strconv"
+	"time"
 )
 
-// taskStat holds the fields of /proc/PID/stat that this package uses (proc_pid_stat(5)).
-type taskStat struct {
+// Stat holds the fields of /proc/PID/stat that this program uses (proc_pid_stat(5)).
+type Stat struct {
 	PID, PPID, PGID, SID int
 	State                byte
 	Flags                uint32 // PF_* of the kernel
@@ -18,6 +21,9 @@ type taskStat struct {
 	CPUTicks             uint64 // user and system time, its own and that of its reaped children
 	ResidentPages        int64  // of its memory; 0 if the first thread has ended
 }
+
+// Tick is the unit of the times in /proc: USER_HZ is 100 on every architecture that Go supports.
+const Tick = 10 * time.Millisecond
 
 // kernelThread is PF_KTHREAD of linux/sched.h.
 const kernelThread = 0x00200000
@@ -43,10 +49,10 @@ var (
 	errStatus = errors.New("no user in /proc/PID/status")
 )
 
-// parseStat reads one line of /proc/PID/stat. The command name may contain any characters, including parentheses,
+// ParseStat reads one line of /proc/PID/stat. The command name may contain any characters, including parentheses,
 // spaces and newlines, so only the last ")" ends it.
-func parseStat(line []byte) (taskStat, error) {
-	var s taskStat
+func ParseStat(line []byte) (Stat, error) {
+	var s Stat
 	open, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
 	if open < 1 || end < open {
 		return s, errStat
@@ -124,22 +130,25 @@ func UserOf(status []byte) (realUID, effective uint32, err error) {
 	return ids[0], ids[1], nil
 }
 
-// ended reports whether the task itself has exited; other threads of its process may live on.
-func (s taskStat) ended() bool { return s.State == 'Z' || s.State == 'X' || s.State == 'x' }
+// KernelThread reports whether the task is a thread of the kernel.
+func (s Stat) KernelThread() bool { return s.Flags&kernelThread != 0 }
 
-// stopped reports whether the task is stopped, by a signal or by a debugger, until it is continued.
-func (s taskStat) stopped() bool { return s.State == 'T' || s.State == 't' }
+// Ended reports whether the task itself has exited; other threads of its process may live on.
+func (s Stat) Ended() bool { return s.State == 'Z' || s.State == 'X' || s.State == 'x' }
 
-// blocked reports whether the task waits in the kernel and cannot be interrupted, mostly for a disk.
-func (s taskStat) blocked() bool { return s.State == 'D' }
+// Stopped reports whether the task is stopped, by a signal or by a debugger, until it is continued.
+func (s Stat) Stopped() bool { return s.State == 'T' || s.State == 't' }
+
+// Blocked reports whether the task waits in the kernel and cannot be interrupted, mostly for a disk.
+func (s Stat) Blocked() bool { return s.State == 'D' }
 
 // maxValue bounds the length of a value from a process's environment. The values that a master sets are shorter.
 const maxValue = 256
 
-// lookupEnv returns the first value of name in the text of an environment, as getenv would. It returns false if
+// LookupEnv returns the first value of name in the text of an environment, as getenv would. It returns false if
 // the value is empty, too long, or contains anything but visible ASCII: another process chose it, and it will be
 // logged and compared.
-func lookupEnv(environ []byte, name string) (string, bool) {
+func LookupEnv(environ []byte, name string) (string, bool) {
 	for at := 0; at < len(environ); {
 		i := bytes.Index(environ[at:], []byte(name))
 		if i < 0 {
@@ -167,23 +176,6 @@ func lookupEnv(environ []byte, name string) (string, bool) {
 	return "", false
 }
 
-// parseHolder returns a Holder with the values from the environment of a worker. It returns false if the
-// environment has no token.
-func parseHolder(environ []byte) (h Holder, ok bool) {
-	if h.Token, ok = lookupEnv(environ, EnvWorkerToken); !ok {
-		return Holder{}, false
-	}
-	h.MasterID, _ = lookupEnv(environ, EnvMasterID)
-	h.StateDir, _ = lookupEnv(environ, EnvStateDir)
-	h.WorkerID, _ = lookupEnv(environ, EnvWorkerID)
-	if text, found := lookupEnv(environ, EnvWorkerPort); found {
-		if port, err := strconv.ParseUint(text, 10, 16); err == nil {
-			h.Port = int(port)
-		}
-	}
-	return h, true
-}
-
 // ownNamespace reports whether a /proc shows PIDs of the reader's own PID namespace. status is the text that this
 // /proc shows of the reader itself: NSpid lists the reader's PID in the namespace of /proc and in each namespace
 // below it, down to the reader's own (Linux 4.1).
@@ -196,42 +188,10 @@ func ownNamespace(status []byte) bool {
 	return true
 }
 
-// socketRow holds the fields of a row of /proc/net/tcp that this package uses.
-type socketRow struct {
-	port    int
-	listens bool
-	uid     uint32
-	inode   uint64
-}
-
-// parseSocketRow reads one row: number, local address:port, remote, state, queues,
-// timer, retransmits, uid, timeouts, inode, ... (proc_net_tcp(5)).
-func parseSocketRow(line []byte) (row socketRow, ok bool) {
-	const local, state, uid, inode = 1, 3, 7, 9
-	fields := bytes.Fields(line)
-	if len(fields) <= inode {
-		return row, false
-	}
-	_, text, found := bytes.Cut(fields[local], []byte(":"))
-	port, err := strconv.ParseUint(string(text), 16, 16)
-	if !found || err != nil {
-		return row, false
-	}
-	owner, err := strconv.ParseUint(string(fields[uid]), 10, 32)
-	if err != nil {
-		return row, false
-	}
-	if row.inode, err = strconv.ParseUint(string(fields[inode]), 10, 64); err != nil {
-		return row, false
-	}
-	row.port, row.uid, row.listens = int(port), uint32(owner), string(fields[state]) == "0A"
-	return row, true
-}
-
-// locked reports whether the text of /proc/PID/fdinfo/N shows the lock of a lease holder: an exclusive flock of
+// Locked reports whether the text of /proc/PID/fdinfo/N shows the lock of a lease holder: an exclusive flock of
 // this very description (proc_pid_fdinfo(5), rows as in proc_locks(5)). Other locks are those of foreign
 // processes: LeaseHeld takes a shared lock for a moment, and a backup may take one of fcntl(2).
-func locked(fdinfo []byte) bool {
+func Locked(fdinfo []byte) bool {
 	for line := range bytes.Lines(fdinfo) {
 		// lock: number, kind, advisory or not, access, pid, file, first byte, last byte
 		fields := bytes.Fields(line)
@@ -251,9 +211,9 @@ const (
 	appendFlag = 0o2000
 )
 
-// writesAnywhere reports whether an open file description is for writing and has no O_APPEND, from the text of its
+// WritesAnywhere reports whether an open file description is for writing and has no O_APPEND, from the text of its
 // fdinfo (proc_pid_fdinfo(5)). It is true if the text does not tell.
-func writesAnywhere(fdinfo []byte) bool {
+func WritesAnywhere(fdinfo []byte) bool {
 	for line := range bytes.Lines(fdinfo) {
 		text, found := bytes.CutPrefix(line, []byte("flags:"))
 		if !found {

@@ -1,4 +1,4 @@
-package process
+package sockets
 
 import (
 	"errors"
@@ -34,7 +34,7 @@ func addrPort(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 func TestSocketUser(t *testing.T) {
 	for _, on := range [][2]string{{"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}, {"tcp", "127.0.0.2:0"}} {
 		_, server := connection(t, on[0], on[1])
-		uid, err := SocketUser(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr()))
+		uid, err := UserOf(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr()))
 		if err != nil || int(uid) != os.Getuid() {
 			t.Errorf("%s: uid %d, %v, want %d", on[1], uid, err, os.Getuid())
 		}
@@ -45,11 +45,11 @@ func TestSocketUser(t *testing.T) {
 func TestSocketUserOfAClosedSocket(t *testing.T) {
 	client, server := connection(t, "tcp4", "127.0.0.1:0")
 	_ = client.Close()
-	if uid, err := SocketUser(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr())); !errors.Is(err, ErrGone) {
+	if uid, err := UserOf(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr())); !errors.Is(err, ErrGone) {
 		t.Errorf("uid %d, %v, want %v", uid, err, ErrGone)
 	}
 	_ = server.Close()
-	if uid, err := SocketUser(netip.MustParseAddrPort("127.0.0.1:1"),
+	if uid, err := UserOf(netip.MustParseAddrPort("127.0.0.1:1"),
 		addrPort(server.LocalAddr())); !errors.Is(err, ErrGone) {
 		t.Errorf("of a socket that never was: uid %d, %v, want %v", uid, err, ErrGone)
 	}
@@ -68,7 +68,7 @@ func FuzzParseConnected(f *testing.F) {
 	f.Add(diagnosis(40001, 7, 8))
 	f.Add(append(diagnosis(40001, 7, 8), 12, 0, diagCgroupID, 0, 1, 2, 3, 4, 5, 6, 7, 8))
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		if s, err := parseConnected(datagram, 40001); err != nil && s != (connected{}) {
+		if s, err := parseConnected(datagram, 40001); err != nil && s != (Connection{}) {
 			t.Errorf("%+v beside %v", s, err)
 		}
 	})

@@ -1,9 +1,8 @@
-package process
+package sockets
 
 import (
 	"encoding/binary"
 	"errors"
-	"os"
 	"slices"
 	"testing"
 
@@ -35,7 +34,7 @@ func diagnosis(port int, inodes ...uint32) []byte {
 
 func TestParseDiagnosis(t *testing.T) {
 	found, done, err := parseDiagnosis(diagnosis(40001, 7, 8), unix.AF_INET, 40001)
-	want := []socket{{port: 40001, inode: 7, uid: 1000}, {port: 40001, inode: 8, uid: 1000}}
+	want := []Socket{{Port: 40001, Inode: 7, UID: 1000}, {Port: 40001, Inode: 8, UID: 1000}}
 	if err != nil || !done || !slices.Equal(found, want) {
 		t.Errorf("got %+v, %v, %v, want %+v", found, done, err, want)
 	}
@@ -62,44 +61,6 @@ func TestParseDiagnosis(t *testing.T) {
 		cut := diagnosis(40001, 7)[:length]
 		if _, done, err := parseDiagnosis(cut, unix.AF_INET, 40001); done || length%4 != 0 && err == nil {
 			t.Errorf("cut to %d bytes: done %v, %v", length, done, err)
-		}
-	}
-}
-
-func TestNumbers(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"1", "22", "x", "3x", "-4", "99999999999", "0", "."} {
-		if name != "." {
-			if err := os.Mkdir(dir+"/"+name, 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	buf := make([]byte, 64) // two records at a time
-	found, err := numbers(dir, &buf)
-	slices.Sort(found)
-	if want := []int{0, 1, 22}; err != nil || !slices.Equal(found, want) {
-		t.Errorf("got %v, %v, want %v", found, err, want)
-	}
-}
-
-func TestReadAllGrows(t *testing.T) {
-	buf := make([]byte, 16)
-	text, err := readAll("/proc/self/status", &buf)
-	if err != nil || len(text) <= 16 || len(buf) < len(text) {
-		t.Errorf("%d bytes, %v", len(text), err)
-	}
-}
-
-func TestReadEnvironOfKernelThreadAndNobody(t *testing.T) {
-	buf := getBuffer()
-	defer putBuffer(buf)
-	for _, pid := range []int{2, 1 << 30} { // kthreadd in the first namespace
-		if s, err := readStat(pid); err == nil && s.Flags&kernelThread == 0 {
-			continue
-		}
-		if _, state := readEnviron(pid, buf); state != environNone && state != environDenied {
-			t.Errorf("environment of %d: state %d, want none", pid, state)
 		}
 	}
 }

@@ -1,10 +1,9 @@
-package process
+package sockets
 
 import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +58,7 @@ func listenWith(t *testing.T, address [4]byte, port int, options ...int) error {
 func TestReservedPortIsForThoseWhoShareIt(t *testing.T) {
 	loopback, every := [4]byte{127, 0, 0, 1}, [4]byte{}
 	for name, reserve := range map[string]func(int) (*Reservation, error){
-		"reserved": ReservePort, "claimed": ClaimPort,
+		"reserved": Reserve, "claimed": Claim,
 	} {
 		t.Run(name, func(t *testing.T) {
 			port := reserved(t, reserve)
@@ -81,7 +80,7 @@ func TestReservedPortIsForThoseWhoShareIt(t *testing.T) {
 					t.Errorf("net.Listen on %q: %v", host, err)
 					continue
 				}
-				if r, err := ReservePort(port); !errors.Is(err, unix.EADDRINUSE) {
+				if r, err := Reserve(port); !errors.Is(err, unix.EADDRINUSE) {
 					t.Errorf("a reservation beside a listener of Go: %v, %v", r, err)
 				}
 				if err := l.Close(); err != nil {
@@ -91,20 +90,15 @@ func TestReservedPortIsForThoseWhoShareIt(t *testing.T) {
 			if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("a connect: %v, %v, want it refused", conn, err)
 			}
-			if r, err := ClaimPort(port); !errors.Is(err, unix.EADDRINUSE) {
+			if r, err := Claim(port); !errors.Is(err, unix.EADDRINUSE) {
 				t.Errorf("a claim of a reserved port: %v, %v", r, err)
 			}
 		})
 	}
 }
 
-func TestReservedPortIsNotInheritedNorGivenToAnybodyElse(t *testing.T) {
-	port := reserved(t, ClaimPort)
-	w := startWorker(t, "descriptors")
-	w.expect(t, "ready")
-	if open := strings.Join(w.stash, ", "); strings.Contains(open, "socket:") {
-		t.Errorf("a worker has inherited a socket: %s", open)
-	}
+func TestReservedPortIsNotGivenToAnybodyElse(t *testing.T) {
+	port := reserved(t, Claim)
 	for range 2000 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
