@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -79,10 +80,10 @@ func signalCommand() *cli.Command {
 is restarted by its policy. A worker stopped by STOP is reported as suspended.`, allFlag())
 	cmd.Action = func(c *cli.Context) error {
 		if c.NArg() == 0 {
-			return usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
+			return exit.Usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
 		}
 		if _, err := supervisor.ParseSignal(c.Args().First()); err != nil {
-			return usageError{err}
+			return exit.Usage(err)
 		}
 		return act(c, &adminpb.ActRequest{
 			Verb: string(supervisor.VerbSignal), Signal: c.Args().First(), Names: c.Args().Tail(),
@@ -108,13 +109,13 @@ func act(c *cli.Context, req *adminpb.ActRequest) error {
 	}
 	switch {
 	case req.GetAll() && len(req.GetNames()) > 0:
-		return usagef("--all stands in place of names, got %q too", req.GetNames()[0])
+		return exit.Usagef("--all stands in place of names, got %q too", req.GetNames()[0])
 	case !req.GetAll() && len(req.GetNames()) == 0:
-		return usagef("a name is missing: see %q", c.Command.HelpName+" --help")
+		return exit.Usagef("a name is missing: see %q", c.Command.HelpName+" --help")
 	}
 	limit := c.Duration("timeout")
 	if limit <= 0 || limit > longestWait {
-		return usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
 	}
 	req.Timeout = durationpb.New(limit)
 	f, err := foldersOf(c)
@@ -193,22 +194,22 @@ func actError(err error) error {
 	said := errors.New(printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.NotFound:
-		return hint(said, `"hsu-master worker list" and "hsu-master unit list" show the names`)
+		return exit.Hint(said, `"hsu-master worker list" and "hsu-master unit list" show the names`)
 	case codes.InvalidArgument:
-		return usageError{said}
+		return exit.Usage(said)
 	case codes.FailedPrecondition:
 		return said
 	case codes.Aborted:
-		return hint(errors.New("not all is done"), `"hsu-master worker list" shows more`)
+		return exit.Hint(errors.New("not all is done"), `"hsu-master worker list" shows more`)
 	case codes.ResourceExhausted:
-		return hint(fmt.Errorf("nothing was changed: %w", said), "make room for the state, then try again")
+		return exit.Hint(fmt.Errorf("nothing was changed: %w", said), "make room for the state, then try again")
 	case codes.DeadlineExceeded, codes.Canceled:
-		return hint(said, `the master goes on: "hsu-master worker list" shows how far it is`)
+		return exit.Hint(said, `the master goes on: "hsu-master worker list" shows how far it is`)
 	case codes.Unavailable:
-		return hint(errors.New("the master ended before this was done"),
+		return exit.Hint(errors.New("the master ended before this was done"),
 			`start it again: what is recorded is completed; "hsu-master worker list" shows how far it is`)
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

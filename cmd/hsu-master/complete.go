@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -35,7 +36,7 @@ func completionCommand() *cli.Command {
 	cmd := leafOf("completion", "print the completion of a shell", strings.Join(shells, "|"), true,
 		func(c *cli.Context, shell string) error {
 			if !slices.Contains(shells, shell) {
-				return usagef("shell %q: must be bash, zsh or fish%s", shell, nearest.DidYouMean(shell, shells))
+				return exit.Usagef("shell %q: must be bash, zsh or fish%s", shell, nearest.DidYouMean(shell, shells))
 			}
 			script, err := completionScripts.ReadFile("completion/" + shell)
 			if err != nil {
@@ -231,7 +232,7 @@ func briefState(ctx context.Context, f folders) (*adminpb.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, namesWithin)
 	defer cancel()
 	state, err := liveState(ctx, f)
-	if !errors.Is(err, errNoMaster) {
+	if !errors.Is(err, exit.ErrNoMaster) {
 		return state, err
 	}
 	snap, err := store.ReadSnapshot(f.state)

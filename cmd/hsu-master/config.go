@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/config/importer"
 	"github.com/core-tools/hsu-master/internal/safefile"
@@ -46,11 +47,11 @@ func loadConfig(path string, host configfile.Host) (*configfile.File, error) {
 	case err == nil:
 		return file, nil
 	case !ok:
-		return nil, usageError{err}
+		return nil, exit.Usage(err)
 	case len(faulty.Faults) == 1:
-		return nil, usagef("%s has a fault:\n%w", printable(path), err)
+		return nil, exit.Usagef("%s has a fault:\n%w", printable(path), err)
 	}
-	return nil, usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
+	return nil, exit.Usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
 }
 
 func checkConfig(c *cli.Context, path string) error {
@@ -73,18 +74,18 @@ func checkConfig(c *cli.Context, path string) error {
 func importConfig(c *cli.Context, path string) error {
 	format := c.String(fromFlag)
 	if format == "" {
-		return usagef("--%s is missing: give the format of the file, one of %s", fromFlag,
+		return exit.Usagef("--%s is missing: give the format of the file, one of %s", fromFlag,
 			strings.Join(importer.Formats(), ", "))
 	}
 	text, err := importer.Import(format, path, configfile.ThisHost())
 	faulty, ok := errors.AsType[*configfile.FaultError](err)
 	switch {
 	case errors.Is(err, importer.ErrFormat):
-		return usagef("--%s: %w", fromFlag, err)
+		return exit.Usagef("--%s: %w", fromFlag, err)
 	case ok && len(faulty.Faults) > 1:
-		return usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
+		return exit.Usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
 	case err != nil:
-		return usageError{err}
+		return exit.Usage(err)
 	}
 	_, err = c.App.Writer.Write(text)
 	return err
@@ -134,7 +135,7 @@ func printSchema(c *cli.Context) error { return printJSON(c.App.Writer, configfi
 func initConfig(c *cli.Context, path string) error {
 	f, err := safefile.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return hint(fmt.Errorf("%s exists", printable(path)), "remove it, or name another file")
+		return exit.Hint(fmt.Errorf("%s exists", printable(path)), "remove it, or name another file")
 	}
 	if err != nil {
 		return fmt.Errorf("write the example: %w", err)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -67,7 +68,7 @@ type shutdownJSON struct {
 func shutdown(c *cli.Context, detach bool) error {
 	limit := c.Duration("timeout")
 	if limit <= 0 || limit > longestWait {
-		return usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
 	}
 	f, err := foldersOf(c)
 	if err != nil {
@@ -76,8 +77,8 @@ func shutdown(c *cli.Context, detach bool) error {
 	ctx, cancel := context.WithTimeout(c.Context, limit)
 	defer cancel()
 	conn, err := dialRegistry(ctx, f)
-	if errors.Is(err, errNoMaster) {
-		return hint(err, `"hsu-master worker list" shows the workers that may be left; the next master adopts them`)
+	if errors.Is(err, exit.ErrNoMaster) {
+		return exit.Hint(err, `"hsu-master worker list" shows the workers that may be left; the next master adopts them`)
 	}
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 	}
 	var left error
 	if status.Code(err) == codes.Aborted {
-		left = hint(errors.New(printable(status.Convert(err).Message())),
+		left = exit.Hint(errors.New(printable(status.Convert(err).Message())),
 			`end these processes by hand, or start the master again: it goes on with them`)
 	}
 	if !master.awaitEnd(ctx, f) {
@@ -152,7 +153,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 		if text != "" {
 			text = ": it waits for " + text
 		}
-		return hint(fmt.Errorf("the master has not ended in time, it goes on ending%s", text),
+		return exit.Hint(fmt.Errorf("the master has not ended in time, it goes on ending%s", text),
 			`run the command again to wait longer`)
 	}
 	if left != nil {
@@ -161,7 +162,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 	// An orderly end is recorded. If another master has started since, it has recovered the workers.
 	snap, err := store.ReadSnapshot(f.state)
 	if err == nil && !snap.Meta.CleanShutdown {
-		return hint(errors.New("the master crashed before it was done"),
+		return exit.Hint(errors.New("the master crashed before it was done"),
 			`start it again with "hsu-master run", and repeat the command`)
 	}
 	return nil
@@ -190,15 +191,15 @@ func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) erro
 	said := errors.New(printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"),
+		return exit.Hint(errors.New("the running master is of an older release"),
 			"send it TERM to stop everything, USR1 to leave the workers running")
 	case codes.DeadlineExceeded:
-		return hint(errors.New("the master does not answer in time"), "see its log")
+		return exit.Hint(errors.New("the master does not answer in time"), "see its log")
 	case codes.FailedPrecondition:
 		if unit := first.GetService(); unit != "" {
-			return hint(said, "%s", systemctlFor(printable(unit), first.GetUserService(), detach))
+			return exit.Hint(said, "%s", systemctlFor(printable(unit), first.GetUserService(), detach))
 		}
-		return hint(said, `see "hsu-master status"`)
+		return exit.Hint(said, `see "hsu-master status"`)
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/master"
 )
 
@@ -19,7 +20,7 @@ func withoutSuccess(err error) error {
 		return err
 	}
 	if essential.LogPath == "" {
-		return hint(err, "the next start of the master tries it once")
+		return exit.Hint(err, "the next start of the master tries it once")
 	}
-	return hint(err, "its output is in %s; the next start of the master tries it once", essential.LogPath)
+	return exit.Hint(err, "its output is in %s; the next start of the master tries it once", essential.LogPath)
 }

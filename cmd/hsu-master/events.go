@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
@@ -66,7 +67,7 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 	}
 	switch n := c.Int("lines"); {
 	case c.IsSet("lines") && (n < 0 || n > math.MaxInt32):
-		return nil, usagef("--lines %d: must be 0 or more", n)
+		return nil, exit.Usagef("--lines %d: must be 0 or more", n)
 	case c.IsSet("lines"):
 		req.Last = new(uint32(n))
 	case req.GetFollow() && !c.IsSet("since") && !c.IsSet("after"):
@@ -82,7 +83,7 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 	known := eventtype.Selectable()
 	for _, name := range req.GetTypes() {
 		if !slices.Contains(known, name) {
-			return nil, usagef("--type %q: there is no such type of events%s", name, nearest.DidYouMean(name, known))
+			return nil, exit.Usagef("--type %q: there is no such type of events%s", name, nearest.DidYouMean(name, known))
 		}
 	}
 	return req, nil
@@ -104,7 +105,7 @@ func printEvents(c *cli.Context) error {
 	switch {
 	case context.Cause(ctx) == errNoReader: //nolint:errorlint // it is the cause itself
 		return nil
-	case errors.Is(err, errNoMaster) && !r.begun && !req.GetFollow():
+	case errors.Is(err, exit.ErrNoMaster) && !r.begun && !req.GetFollow():
 		return r.offline()
 	case req.GetFollow() && r.begun:
 		return r.follow(ctx, err)
@@ -133,7 +134,7 @@ func (r *eventReader) receive(ctx context.Context) error {
 	defer cancel(nil)
 	// A master that hangs is not waited for without end. Once it has answered, there may be no event for days.
 	hangs := time.AfterFunc(answerWithin, func() {
-		cancel(hint(fmt.Errorf("the master at %s does not answer within %s", r.folders.liveSocket(), answerWithin),
+		cancel(exit.Hint(fmt.Errorf("the master at %s does not answer within %s", r.folders.liveSocket(), answerWithin),
 			"it hangs or is suspended: see its log, or restart it, its workers keep running"))
 	})
 	defer hangs.Stop()
@@ -166,7 +167,7 @@ func (r *eventReader) follow(ctx context.Context, err error) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was interrupted
 		}
-		if code := status.Code(err); !errors.Is(err, errNoMaster) && code != codes.Unavailable && err != nil {
+		if code := status.Code(err); !errors.Is(err, exit.ErrNoMaster) && code != codes.Unavailable && err != nil {
 			return eventsError(err)
 		}
 		if !told {
@@ -293,13 +294,13 @@ func eventsError(err error) error {
 	said := errors.New(printable(s.Message()))
 	switch s.Code() {
 	case codes.NotFound:
-		return hint(said, `"hsu-master worker list" lists the workers`)
+		return exit.Hint(said, `"hsu-master worker list" lists the workers`)
 	case codes.OutOfRange:
-		return hint(said, "leave --after out to read from the beginning")
+		return exit.Hint(said, "leave --after out to read from the beginning")
 	case codes.ResourceExhausted:
 		return tooManyStreams(said)
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // leaves calls do for every command without subcommands.
@@ -48,8 +50,8 @@ func FuzzReorder(f *testing.F) {
 		})
 		ordered, err := reorder(app, slices.Clone(args))
 		if err != nil {
-			if exitCode(err) != exitUsage {
-				t.Errorf("%q: %v, which is exit code %d", args, err, exitCode(err))
+			if exit.Code(err) != exit.WrongUsage {
+				t.Errorf("%q: %v, which is exit code %d", args, err, exit.Code(err))
 			}
 			return
 		}
@@ -60,7 +62,7 @@ func FuzzReorder(f *testing.F) {
 			t.Fatalf("%q became %q", args, ordered)
 		}
 		if err := app.RunContext(t.Context(), append([]string{app.Name}, ordered...)); err != nil {
-			if code := exitCode(err); code != exitUsage {
+			if code := exit.Code(err); code != exit.WrongUsage {
 				t.Errorf("%q: %v, which is exit code %d", ordered, err, code)
 			}
 			return
@@ -104,8 +106,8 @@ func FuzzConfig(f *testing.F) {
 			err = app.RunContext(t.Context(), append([]string{app.Name}, args...))
 		}
 		if err != nil {
-			if exitCode(err) != exitUsage {
-				t.Errorf("%q: %v, which is exit code %d", args, err, exitCode(err))
+			if exit.Code(err) != exit.WrongUsage {
+				t.Errorf("%q: %v, which is exit code %d", args, err, exit.Code(err))
 			}
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/history"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -101,8 +102,8 @@ func TestManualHasDefaultsAndExitCodes(t *testing.T) {
 		got = append(got, found[1])
 	}
 	want := []string{
-		strconv.Itoa(exitDone), strconv.Itoa(exitFailed), strconv.Itoa(exitUsage), strconv.Itoa(exitNoMaster),
-		strconv.Itoa(exitLocked), strconv.Itoa(exitDamaged),
+		strconv.Itoa(exit.Done), strconv.Itoa(exit.Failed), strconv.Itoa(exit.WrongUsage), strconv.Itoa(exit.NoMaster),
+		strconv.Itoa(exit.Locked), strconv.Itoa(exit.Damaged),
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("exit codes %q, want %q", got, want)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
@@ -150,7 +151,7 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 			return next, state.GetMasterPid(), nil
 		}
 	}
-	if !errors.Is(err, errNoMaster) {
+	if !errors.Is(err, exit.ErrNoMaster) {
 		return store.NextStart{}, 0, err
 	}
 	next, err := store.ReadNextStart(cfg.folders.state, store.Options{
@@ -179,7 +180,7 @@ func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 	}
 	if !errors.Is(err, io.EOF) {
 		if gone(ctx, f) {
-			return records.Snapshot{}, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
+			return records.Snapshot{}, fmt.Errorf("%w at %s any more", exit.ErrNoMaster, f.liveSocket())
 		}
 		return records.Snapshot{}, fmt.Errorf("ask the master for its state: %s", status.Convert(err).Message())
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -63,7 +64,7 @@ func reload(c *cli.Context) error {
 	}
 	timeout := c.Duration("timeout")
 	if timeout <= 0 {
-		return usagef("--timeout %s: must be above 0, such as 1m", timeout)
+		return exit.Usagef("--timeout %s: must be above 0, such as 1m", timeout)
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
@@ -111,7 +112,7 @@ func blockedError(plan *adminpb.ReloadResponse) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return hint(fmt.Errorf("the command of %s cannot be started", printable(strings.Join(names, ", "))),
+	return exit.Hint(fmt.Errorf("the command of %s cannot be started", printable(strings.Join(names, ", "))),
 		"correct it, then reload again; the living workers stay until then")
 }
 
@@ -124,12 +125,12 @@ func reloadError(ctx context.Context, err error, last string) error {
 		if last != "" {
 			last = ": it waits for " + last
 		}
-		return hint(fmt.Errorf("the reload is not done in time, the master goes on with it%s", last),
+		return exit.Hint(fmt.Errorf("the reload is not done in time, the master goes on with it%s", last),
 			`see "hsu-master worker list", or give a longer --timeout`)
 	case status.Code(err) == codes.InvalidArgument:
-		return usageError{errors.New(text)}
+		return exit.Usage(errors.New(text))
 	case status.Code(err) == codes.Unavailable: // the connection broke; no master answers that
-		return hint(errors.New("the master ended before the reload was done"),
+		return exit.Hint(errors.New("the master ended before the reload was done"),
 			`start it again with the same file, then "hsu-master reload --dry-run" shows what is left to do`)
 	}
 	return fmt.Errorf("reload: %s", text)

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
@@ -279,7 +280,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	}
 	cfg.stopTime.raise(m.StopGrace)
 	if len(errs) > 0 {
-		return config{}, usageError{errors.Join(errs...)}
+		return config{}, exit.Usage(errors.Join(errs...))
 	}
 	return cfg, nil
 }
@@ -400,7 +401,7 @@ func checkForgotten(c *cli.Context, cfg config) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return hint(usagef("the state in %s has workers of %s, and neither --config nor --worker-path is given",
+	return exit.Hint(exit.Usagef("the state in %s has workers of %s, and neither --config nor --worker-path is given",
 		cfg.folders.state, printable(strings.Join(names, ", "))),
 		"give the flags of the last start, or --worker-count 0 to stop and forget all workers")
 }

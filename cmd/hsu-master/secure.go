@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
@@ -73,7 +74,7 @@ func (cfg config) checkAddress(listener net.Addr) error {
 	if !ok || !exposed(address.IP, cfg.tls != (api.TLSFiles{}), cfg.insecure) {
 		return nil
 	}
-	return usagef("systemd passed a listener on %s, which is not a loopback address: %s, "+
+	return exit.Usagef("systemd passed a listener on %s, which is not a loopback address: %s, "+
 		"or change ListenStream= of the socket unit",
 		address, howToSecure)
 }
@@ -155,24 +156,24 @@ func credentialsOf(c *cli.Context) (credentials.TransportCredentials, error) {
 	ca, cert, key := c.String("tls-ca"), c.String("tls-cert"), c.String("tls-key")
 	switch {
 	case ca == "" && (cert != "" || key != "" || c.String("tls-name") != ""):
-		return nil, usagef("--tls-cert, --tls-key and --tls-name need --tls-ca, which authenticates the master")
+		return nil, exit.Usagef("--tls-cert, --tls-key and --tls-name need --tls-ca, which authenticates the master")
 	case (cert == "") != (key == ""):
-		return nil, usagef("--tls-cert and --tls-key belong together: give both or none")
+		return nil, exit.Usagef("--tls-cert and --tls-key belong together: give both or none")
 	case ca == "":
 		return insecure.NewCredentials(), nil
 	}
 	pem, err := safefile.ReadInput(ca)
 	if err != nil {
-		return nil, usagef("--tls-ca: %w", err)
+		return nil, exit.Usagef("--tls-ca: %w", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.String("tls-name"), RootCAs: x509.NewCertPool()}
 	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, usagef("--tls-ca: %s contains no certificate in PEM", ca)
+		return nil, exit.Usagef("--tls-ca: %s contains no certificate in PEM", ca)
 	}
 	if cert != "" {
 		pair, err := api.KeyPair(cert, key)
 		if err != nil {
-			return nil, usagef("--tls-cert and --tls-key: %w", err)
+			return nil, exit.Usagef("--tls-cert and --tls-key: %w", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

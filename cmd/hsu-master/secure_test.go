@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // addressed is a listener that only has an address.
@@ -33,7 +34,7 @@ func TestPassedListenerIsHeldToTheRuleOfListen(t *testing.T) {
 		{addr: &net.TCPAddr{IP: net.IPv4zero, Port: 1}, cfg: config{insecure: true}},
 	} {
 		err := test.cfg.checkPassed(addressed{addr: test.addr})
-		if refused := err != nil && exitCode(err) == exitUsage; refused != test.refuse {
+		if refused := err != nil && exit.Code(err) == exit.WrongUsage; refused != test.refuse {
 			t.Errorf("%s with %+v: %v, want refused: %v", test.addr, test.cfg.tls, err, test.refuse)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/internal/handover"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -35,7 +36,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	defer signals.bound(cfg.stopTime.get, func(took time.Duration) {
 		log.Error("master stop timed out", "duration", took)
 		out.close()
-		os.Exit(exitFailed)
+		os.Exit(exit.Failed)
 	})()
 	haveThreads(threadsInHand)
 	defer collectSeldom()()
@@ -94,7 +95,7 @@ func open(
 			}
 		})
 		if err != nil {
-			return nil, nil, hint(usageError{err}, "see --tls-cert, --tls-key and --tls-client-ca")
+			return nil, nil, exit.Hint(exit.Usage(err), "see --tls-cert, --tls-key and --tls-client-ca")
 		}
 	}
 	passed, err := takePassed()
@@ -206,10 +207,10 @@ func listenOn(address, flag string) func() (net.Listener, error) {
 		l, err := listen()
 		switch {
 		case errors.Is(err, syscall.EADDRINUSE):
-			return nil, hint(fmt.Errorf("port in use: %s is held by %s", address, portHolder(address)),
+			return nil, exit.Hint(fmt.Errorf("port in use: %s is held by %s", address, portHolder(address)),
 				"stop that process, or choose another %s", flag)
 		case errors.Is(err, syscall.EADDRNOTAVAIL):
-			return nil, hint(err, "name an address of this host")
+			return nil, exit.Hint(err, "name an address of this host")
 		}
 		return l, err
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -55,9 +56,9 @@ func leafWith(name, usage string, action cli.ActionFunc, args string, least, mos
 	cmd.Action = func(c *cli.Context) error {
 		switch {
 		case c.NArg() > most:
-			return usagef("%s takes %s, got %q too", c.Command.HelpName, args, c.Args().Get(most))
+			return exit.Usagef("%s takes %s, got %q too", c.Command.HelpName, args, c.Args().Get(most))
 		case c.NArg() < least:
-			return usagef("%s takes %s: see %q", c.Command.HelpName, args, c.Command.HelpName+" --help")
+			return exit.Usagef("%s takes %s: see %q", c.Command.HelpName, args, c.Command.HelpName+" --help")
 		}
 		return action(c)
 	}
@@ -259,8 +260,8 @@ func withRegistry(c *cli.Context, ask func(ctx context.Context, client adminpb.R
 
 // dialRegistry connects to the master of these folders, and verifies that it uses this state folder.
 func dialRegistry(ctx context.Context, f folders) (*grpc.ClientConn, error) {
-	if _, err := liveState(ctx, f); errors.Is(err, errNoMaster) {
-		return nil, hint(err, `start one with "hsu-master run", or name its --state-dir`)
+	if _, err := liveState(ctx, f); errors.Is(err, exit.ErrNoMaster) {
+		return nil, exit.Hint(err, `start one with "hsu-master run", or name its --state-dir`)
 	} else if err != nil {
 		return nil, err
 	}
@@ -274,14 +275,14 @@ func registryError(err error) error {
 	case codes.OK:
 		return nil
 	case codes.InvalidArgument:
-		return usageError{said}
+		return exit.Usage(said)
 	case codes.NotFound:
-		return hint(said, `"hsu-master service list" lists the registered endpoints`)
+		return exit.Hint(said, `"hsu-master service list" lists the registered endpoints`)
 	case codes.DeadlineExceeded:
-		return hint(fmt.Errorf("the master does not answer within %s", answerWithin),
+		return exit.Hint(fmt.Errorf("the master does not answer within %s", answerWithin),
 			"see its log; the request may have been executed")
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}
@@ -290,7 +291,7 @@ func registryError(err error) error {
 func registerService(c *cli.Context) error {
 	name, address, ttl := c.Args().Get(0), c.Args().Get(1), c.Duration("ttl")
 	if err := registrations.Check(name, address, ttl); err != nil {
-		return usageError{err}
+		return exit.Usage(err)
 	}
 	return withRegistry(c, func(ctx context.Context, client adminpb.RegistryClient) error {
 		resp, err := client.Register(ctx, &adminpb.RegisterRequest{
@@ -315,11 +316,11 @@ func registerService(c *cli.Context) error {
 func deregisterService(c *cli.Context) error {
 	name, address := c.Args().Get(0), c.Args().Get(1)
 	if err := services.CheckName(name); err != nil {
-		return usageError{err}
+		return exit.Usage(err)
 	}
 	if c.NArg() > 1 {
 		if err := registrations.CheckAddress(address); err != nil {
-			return usageError{err}
+			return exit.Usage(err)
 		}
 	}
 	return withRegistry(c, func(ctx context.Context, client adminpb.RegistryClient) error {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -89,19 +90,19 @@ func backupState(c *cli.Context, file string) error {
 	if file == "-" {
 		switch {
 		case c.Bool(jsonFlag):
-			return usagef("--json and - both write to standard output: name a FILE")
+			return exit.Usagef("--json and - both write to standard output: name a FILE")
 		case isTerminal(c.App.Writer):
-			return usagef("a backup is binary data: name a FILE, or redirect standard output")
+			return exit.Usagef("a backup is binary data: name a FILE, or redirect standard output")
 		}
 		_, err := store.StreamBackup(c.App.Writer, write)
 		return err
 	}
 	if isIn(file, f.state) {
-		return usagef("%s is in the state directory: name a FILE elsewhere", file)
+		return exit.Usagef("%s is in the state directory: name a FILE elsewhere", file)
 	}
 	sum, err := store.SaveBackup(file, c.Bool(forceFlag), write)
 	if errors.Is(err, store.ErrExists) {
-		return hint(err, "name another FILE, or replace it with --%s", forceFlag)
+		return exit.Hint(err, "name another FILE, or replace it with --%s", forceFlag)
 	}
 	if err != nil {
 		return err
@@ -129,7 +130,7 @@ func copyState(ctx context.Context, f folders, dst *os.File, p *progress) (sourc
 	switch {
 	case err == nil:
 		return api.SourceLive, nil
-	case !errors.Is(err, errNoMaster):
+	case !errors.Is(err, exit.ErrNoMaster):
 		return "", err
 	}
 	return api.SourceOffline, offline(f, store.Export(f.state, dst))
@@ -166,10 +167,10 @@ func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error 
 	case errors.Is(err, io.EOF):
 		return nil
 	case status.Code(err) == codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release, which makes no backups"),
+		return exit.Hint(errors.New("the running master is of an older release, which makes no backups"),
 			"stop it, then try again")
 	case gone(ctx, f):
-		return hint(errors.New("the master has ended"), "try again")
+		return exit.Hint(errors.New("the master has ended"), "try again")
 	}
 	return fmt.Errorf("ask the master for a backup: %s", status.Convert(err).Message())
 }

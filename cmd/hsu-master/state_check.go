@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -29,9 +30,6 @@ type checkJSON struct {
 	Problems []store.Problem `json:"problems"`
 	Source   string          `json:"source"` // "live", "offline" or "file"
 }
-
-// errUnsound is returned if a check has found problems. They have been printed.
-var errUnsound = errors.New("the state is damaged or contradicts itself")
 
 const sourceFile = "file"
 
@@ -66,9 +64,9 @@ func checkState(c *cli.Context, file string) error {
 	case problems.OK():
 		return nil
 	case source == sourceFile:
-		return hint(fmt.Errorf("%w: %s", errUnsound, file), "use another backup")
+		return exit.Hint(fmt.Errorf("%w: %s", exit.ErrUnsound, file), "use another backup")
 	}
-	return hint(errUnsound, `continue with the newest good backup by "hsu-master run --on-damage recover", `+
+	return exit.Hint(exit.ErrUnsound, `continue with the newest good backup by "hsu-master run --on-damage recover", `+
 		`or with a backup of your own by "hsu-master state restore"; `+
 		`a contradiction in a record is settled at the next start`)
 }
@@ -84,7 +82,7 @@ func check(ctx context.Context, f folders, file string, p *progress) (store.Prob
 	}
 	defer func() { _ = errors.Join(temp.Close(), os.Remove(temp.Name())) }()
 	err = fetchState(ctx, f, temp, p)
-	if errors.Is(err, errNoMaster) {
+	if errors.Is(err, exit.ErrNoMaster) {
 		problems, err := store.Check(f.state)
 		return problems, "offline", offline(f, err)
 	}

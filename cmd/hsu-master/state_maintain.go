@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -50,7 +51,7 @@ func compactState(c *cli.Context) error {
 // stateless turns the error of a missing state into one with a hint.
 func stateless(f folders, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state), "name its --state-dir")
+		return exit.Hint(fmt.Errorf("%w, and there is no state in %s", exit.ErrNoMaster, f.state), "name its --state-dir")
 	}
 	return err
 }

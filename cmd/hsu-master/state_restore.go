@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -45,7 +46,7 @@ func restoreState(c *cli.Context, file string) error {
 	}
 	which := c.String("count")
 	if which != "larger" && which != "backup" {
-		return usagef("--count %q: must be one of larger, backup", which)
+		return exit.Usagef("--count %q: must be one of larger, backup", which)
 	}
 	p := startProgress(c.App.ErrWriter, "restoring the state")
 	out, err := store.Restore(f.state, file, store.RestoreOptions{

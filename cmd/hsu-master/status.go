@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -28,7 +29,7 @@ func statusCommand() *cli.Command {
 		state, err := readState(c.Context, f)
 		if _, damaged := errors.AsType[*store.DamagedError](err); damaged {
 			//nolint:errorlint // the exit code is that of errNoMaster, 3, not that of err, 5
-			return hint(fmt.Errorf("%w, and its state cannot be read: %v", errNoMaster, err), "%s", nextStep(err))
+			return exit.Hint(fmt.Errorf("%w, and its state cannot be read: %v", exit.ErrNoMaster, err), "%s", exit.NextStep(err))
 		}
 		if err != nil {
 			return err
@@ -68,7 +69,7 @@ func printStatus(c *cli.Context, state *adminpb.State) error {
 // run or have completed.
 func verdict(state *adminpb.State) error {
 	if state.GetSource() != api.SourceLive {
-		return hint(errNoMaster, `start one with "hsu-master run"`)
+		return exit.Hint(exit.ErrNoMaster, `start one with "hsu-master run"`)
 	}
 	var missing []string
 	for _, w := range wantedWorkers(state) {
@@ -95,7 +96,7 @@ func verdict(state *adminpb.State) error {
 		more = fmt.Sprintf(" and %d more", len(missing)-shown)
 		missing = missing[:shown]
 	}
-	return hint(fmt.Errorf("not everything that is wanted is running: %s%s",
+	return exit.Hint(fmt.Errorf("not everything that is wanted is running: %s%s",
 		printable(strings.Join(missing, ", ")), more),
 		`"hsu-master why" explains it; workers that are starting or in backoff only need time`)
 }

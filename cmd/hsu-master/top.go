@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // Flags of top.
@@ -73,18 +74,18 @@ func top(c *cli.Context) error {
 	}
 	switch {
 	case w.left < 0:
-		return usagef("--%s %d: must be 0 or more", countFlag, w.left)
+		return exit.Usagef("--%s %d: must be 0 or more", countFlag, w.left)
 	case w.interval < shortestInterval || w.interval > time.Hour:
-		return usagef("--%s %s: must be 1s to 1h", intervalFlag, w.interval)
+		return exit.Usagef("--%s %s: must be 1s to 1h", intervalFlag, w.interval)
 	case !slices.Contains(loadOrders, w.table.order):
-		return usagef("--%s %q: must be one of %s", sortFlag, w.table.order, strings.Join(loadOrders, ", "))
+		return exit.Usagef("--%s %q: must be one of %s", sortFlag, w.table.order, strings.Join(loadOrders, ", "))
 	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	defer w.hangUp()
 	if _, err := liveState(ctx, f); err != nil { // also for a folder that is a copy
-		if errors.Is(err, errNoMaster) {
-			return hint(err, `start one with "hsu-master run", or name its --state-dir`)
+		if errors.Is(err, exit.ErrNoMaster) {
+			return exit.Hint(err, `start one with "hsu-master run", or name its --state-dir`)
 		}
 		return err
 	}

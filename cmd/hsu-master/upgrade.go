@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 const (
@@ -63,14 +64,14 @@ func upgrade(c *cli.Context) error {
 	}
 	request := &adminpb.UpgradeRequest{Drain: durationpb.New(c.Duration("drain"))}
 	if c.Duration("drain") <= 0 || c.Duration("timeout") <= 0 {
-		return usagef("--drain and --timeout: must be above 0, such as 30s")
+		return exit.Usagef("--drain and --timeout: must be above 0, such as 30s")
 	}
 	if path := c.String("binary"); path != "" {
 		if request.Binary, err = filepath.Abs(path); err != nil {
 			return err
 		}
 		if !utf8.ValidString(request.GetBinary()) {
-			return usagef("--binary %q: a master takes only paths in UTF-8: rename it", path)
+			return exit.Usagef("--binary %q: a master takes only paths in UTF-8: rename it", path)
 		}
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
@@ -82,7 +83,7 @@ func upgrade(c *cli.Context) error {
 		return err
 	}
 	if outcome.GetStep() == adminpb.UpgradeResponse_FAILED {
-		return hint(fmt.Errorf("the former program, version %s, serves again: %s",
+		return exit.Hint(fmt.Errorf("the former program, version %s, serves again: %s",
 			printable(outcome.GetFrom()), printable(outcome.GetFailure())), "see the log of the master")
 	}
 	return printUpgrade(c, outcome)
@@ -143,10 +144,10 @@ func outcomeOf(ctx context.Context, f folders, id string) (*adminpb.UpgradeRespo
 		switch {
 		case status.Code(err) == codes.Unavailable: // it is being replaced
 		case status.Code(err) == codes.NotFound:
-			return nil, hint(errors.New("the master ended during the upgrade, and another one was started"),
+			return nil, exit.Hint(errors.New("the master ended during the upgrade, and another one was started"),
 				`see "hsu-master status" for its version`)
-		case errors.Is(err, errNoMaster):
-			return nil, hint(fmt.Errorf("the master ended during the upgrade: %w", err),
+		case errors.Is(err, exit.ErrNoMaster):
+			return nil, exit.Hint(fmt.Errorf("the master ended during the upgrade: %w", err),
 				"its workers keep running: start the master again")
 		case err != nil:
 			return nil, upgradeError(ctx, err)
@@ -178,10 +179,10 @@ func askOutcome(ctx context.Context, f folders, id string) (*adminpb.UpgradeResp
 func upgradeError(ctx context.Context, err error) error {
 	switch code := status.Code(err); {
 	case ctx.Err() != nil, code == codes.DeadlineExceeded:
-		return hint(errors.New("the upgrade is not done in time, it goes on"),
+		return exit.Hint(errors.New("the upgrade is not done in time, it goes on"),
 			`see "hsu-master status" for the version, or give a longer --timeout`)
 	case code == codes.FailedPrecondition:
-		return hint(fmt.Errorf("upgrade refused: %s", status.Convert(err).Message()), "nothing was changed")
+		return exit.Hint(fmt.Errorf("upgrade refused: %s", status.Convert(err).Message()), "nothing was changed")
 	}
 	return fmt.Errorf("upgrade: %s", status.Convert(err).Message())
 }

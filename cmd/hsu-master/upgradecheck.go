@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/handover"
@@ -56,7 +57,7 @@ func upgradeCheckOf(ctx context.Context) *upgradeCheck {
 func (u *upgradeCheck) run(cfg config, stdout io.Writer) error {
 	if cfg.tls != (api.TLSFiles{}) {
 		if _, err := cfg.tls.Config(discard); err != nil {
-			return usageError{err}
+			return exit.Usage(err)
 		}
 	}
 	if u.network == "tcp" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -131,7 +132,7 @@ func liveInspect(ctx context.Context, f folders, req *adminpb.InspectRequest) (*
 	case codes.NotFound:
 		return nil, unknownName(said)
 	case codes.Unimplemented:
-		return nil, hint(errors.New("the running master is of an older release"),
+		return nil, exit.Hint(errors.New("the running master is of an older release"),
 			"restart it, its workers keep running")
 	default:
 		return nil, fmt.Errorf("ask the master: %s", said)
@@ -139,7 +140,7 @@ func liveInspect(ctx context.Context, f folders, req *adminpb.InspectRequest) (*
 }
 
 func unknownName(said string) error {
-	return hint(errors.New(printable(said)), `"hsu-master worker list" lists the workers`)
+	return exit.Hint(errors.New(printable(said)), `"hsu-master worker list" lists the workers`)
 }
 
 // screen is the number of lines that the explanation of one worker has at most, besides the prompt.
