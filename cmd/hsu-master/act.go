@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -157,7 +158,7 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req 
 			err = printJSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
 		case last:
 			_, err = fmt.Fprintln(c.App.Writer, actLine(r))
-		case r.GetReason() != "" && isTerminal(c.App.ErrWriter):
+		case r.GetReason() != "" && terminal.Is(c.App.ErrWriter):
 			_, err = fmt.Fprintln(c.App.ErrWriter, actLine(r))
 		}
 		if err != nil {

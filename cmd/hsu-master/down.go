@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -101,9 +102,9 @@ func shutdown(c *cli.Context, detach bool) error {
 		return shutdownError(err, first, detach)
 	}
 	if !c.Bool("no-wait") {
-		waiting := startProgress(c.App.ErrWriter, "waiting for the end of the master")
+		waiting := terminal.StartProgress(c.App.ErrWriter, "waiting for the end of the master")
 		err = awaitShutdown(ctx, f, stream, master, first, waiting)
-		waiting.end()
+		waiting.End()
 		if err != nil {
 			return err
 		}
@@ -132,12 +133,12 @@ func printShutdown(c *cli.Context, first *adminpb.ShutdownResponse, detach bool)
 
 // awaitShutdown returns when the master has ended, with an error if that was not in time, or not in order.
 func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master runningMaster,
-	last *adminpb.ShutdownResponse, p *progress,
+	last *adminpb.ShutdownResponse, p *terminal.Progress,
 ) error {
 	var err error
 	for err == nil {
 		text := shutdownText(last)
-		p.detail.Store(&text)
+		p.Detail.Store(&text)
 		var next *adminpb.ShutdownResponse
 		if next, err = stream.Recv(); err == nil {
 			last = next

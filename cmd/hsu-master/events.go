@@ -18,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
@@ -99,11 +100,11 @@ func printEvents(c *cli.Context) error {
 		return err
 	}
 	r := eventReader{folders: f, req: req, out: c.App.Writer, notes: c.App.ErrWriter, json: c.Bool(jsonFlag)}
-	ctx, end := withReader(c.Context, c.App.Writer)
+	ctx, end := terminal.WithReader(c.Context, c.App.Writer)
 	defer end()
 	err = r.receive(ctx)
 	switch {
-	case context.Cause(ctx) == errNoReader: //nolint:errorlint // it is the cause itself
+	case context.Cause(ctx) == terminal.ErrNoReader: //nolint:errorlint // it is the cause itself
 		return nil
 	case errors.Is(err, exit.ErrNoMaster) && !r.begun && !req.GetFollow():
 		return r.offline()
@@ -112,9 +113,6 @@ func printEvents(c *cli.Context) error {
 	}
 	return eventsError(err)
 }
-
-// errNoReader is the cause of the end of a context of [withReader].
-var errNoReader = errors.New("nobody reads the output")
 
 // eventReader prints the events of a request, and with follow those of one master after another.
 type eventReader struct {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
 
@@ -56,41 +57,18 @@ func sinkOf(w io.Writer) sink {
 	switch {
 	case isJournal(w, os.Getenv("JOURNAL_STREAM")):
 		return toJournal
-	case isTerminal(w):
+	case terminal.Is(w):
 		return toTerminal
 	}
 	return toMachine
-}
-
-// asFile returns the file that w writes to, or nil if it is not a file.
-func asFile(w io.Writer) *os.File {
-	if o, ok := w.(*outlet); ok {
-		w = o.Writer
-	}
-	f, _ := w.(*os.File)
-	return f
 }
 
 // isJournal reports whether w is the journal stream that systemd has set up; stream is its "device:inode" from
 // $JOURNAL_STREAM (systemd.exec(5)). The variable alone is not sufficient: a process that inherits it may write
 // elsewhere.
 func isJournal(w io.Writer, stream string) bool {
-	f := asFile(w)
+	f := terminal.File(w)
 	return f != nil && stream != "" && logs.JournalStream(f) == stream
-}
-
-// isTerminal reports whether w is a character device other than the null device.
-func isTerminal(w io.Writer) bool {
-	f := asFile(w)
-	if f == nil {
-		return false
-	}
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
 }
 
 // terminalHandler writes records like "15:04:05 worker-0 running pid=4712 port=40001".

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 // logLineJSON is one line of the output of "worker logs --json". Scripts depend on it.
@@ -38,7 +39,7 @@ type logPrinter struct {
 
 func newLogPrinter(c *cli.Context, req *adminpb.LogsRequest) *logPrinter {
 	p := &logPrinter{w: c.App.Writer, errs: c.App.ErrWriter, json: c.Bool(jsonFlag), prefixes: map[string]string{}}
-	p.terminal = isTerminal(p.w)
+	p.terminal = terminal.Is(p.w)
 	p.color = p.terminal && os.Getenv("NO_COLOR") == ""
 	if names := req.GetNames(); len(names) == 1 {
 		p.alone = names[0]

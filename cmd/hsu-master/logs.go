@@ -18,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -117,10 +118,10 @@ func printLogs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, end := withReader(c.Context, c.App.Writer)
+	ctx, end := terminal.WithReader(c.Context, c.App.Writer)
 	defer end()
 	err = receiveLogs(ctx, f, req, out)
-	if errors.Is(context.Cause(ctx), errNoReader) { // it may have gone before the master was asked
+	if errors.Is(context.Cause(ctx), terminal.ErrNoReader) { // it may have gone before the master was asked
 		return nil
 	}
 	return err

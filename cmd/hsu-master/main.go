@@ -59,6 +59,9 @@ type outlet struct {
 	err error
 }
 
+// Unwrap returns the writer below, for package terminal.
+func (o *outlet) Unwrap() io.Writer { return o.Writer }
+
 func (o *outlet) Write(p []byte) (int, error) {
 	n, err := o.Writer.Write(p)
 	if err != nil && o.err == nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -90,11 +91,11 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	waiting := startProgress(c.App.ErrWriter, "waiting for the workers")
+	waiting := terminal.StartProgress(c.App.ErrWriter, "waiting for the workers")
 	watch := watchReload(ctx, client, plan, waiting)
 	_, err = stream.Recv()
 	last := watch.end()
-	waiting.end()
+	waiting.End()
 	if !errors.Is(err, io.EOF) {
 		return reloadError(ctx, err, last)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -82,8 +83,8 @@ func backupState(c *cli.Context, file string) error {
 	}
 	var source string
 	write := func(dst *os.File) error {
-		p := startProgress(c.App.ErrWriter, "copying the state")
-		defer p.end()
+		p := terminal.StartProgress(c.App.ErrWriter, "copying the state")
+		defer p.End()
 		source, err = copyState(c.Context, f, dst, p)
 		return err
 	}
@@ -91,7 +92,7 @@ func backupState(c *cli.Context, file string) error {
 		switch {
 		case c.Bool(jsonFlag):
 			return exit.Usagef("--json and - both write to standard output: name a FILE")
-		case isTerminal(c.App.Writer):
+		case terminal.Is(c.App.Writer):
 			return exit.Usagef("a backup is binary data: name a FILE, or redirect standard output")
 		}
 		_, err := store.StreamBackup(c.App.Writer, write)
@@ -125,7 +126,7 @@ func isIn(file, dir string) bool {
 
 // copyState writes a copy of the state to dst, from the running master or, if none runs, from the state files. It
 // returns which of the two.
-func copyState(ctx context.Context, f folders, dst *os.File, p *progress) (source string, err error) {
+func copyState(ctx context.Context, f folders, dst *os.File, p *terminal.Progress) (source string, err error) {
 	err = fetchState(ctx, f, dst, p)
 	switch {
 	case err == nil:
@@ -137,7 +138,7 @@ func copyState(ctx context.Context, f folders, dst *os.File, p *progress) (sourc
 }
 
 // fetchState writes the running master's state to w. It returns errNoMaster if no master runs.
-func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error {
+func fetchState(ctx context.Context, f folders, w io.Writer, p *terminal.Progress) error {
 	// First check, with a short timeout, that the master answers and uses this folder.
 	first, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -160,8 +161,8 @@ func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error 
 		if _, err := w.Write(piece.GetData()); err != nil {
 			return fmt.Errorf("write the backup: %w", err)
 		}
-		p.total.Store(piece.GetSize())
-		p.done.Add(int64(len(piece.GetData())))
+		p.Total.Store(piece.GetSize())
+		p.Done.Add(int64(len(piece.GetData())))
 	}
 	switch {
 	case errors.Is(err, io.EOF):

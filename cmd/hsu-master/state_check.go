@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -38,9 +39,9 @@ func checkState(c *cli.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	p := startProgress(c.App.ErrWriter, "checking the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "checking the state")
 	problems, source, err := check(c.Context, f, file, p)
-	p.end()
+	p.End()
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func checkState(c *cli.Context, file string) error {
 		`a contradiction in a record is settled at the next start`)
 }
 
-func check(ctx context.Context, f folders, file string, p *progress) (store.Problems, string, error) {
+func check(ctx context.Context, f folders, file string, p *terminal.Progress) (store.Problems, string, error) {
 	if file != "" {
 		problems, err := store.CheckFile(file)
 		return problems, sourceFile, err

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -31,9 +32,9 @@ func compactState(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	p := startProgress(c.App.ErrWriter, "compacting the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "compacting the state")
 	out, err := store.Compact(f.state)
-	p.end()
+	p.End()
 	if err != nil {
 		return stateless(f, err)
 	}
@@ -84,14 +85,14 @@ func migrateState(c *cli.Context) error {
 		return err
 	}
 	dry := c.Bool(dryRunFlag)
-	p := startProgress(c.App.ErrWriter, "migrating the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "migrating the state")
 	var out store.Migration
 	if dry {
 		out, err = rehearse(c.Context, f, p)
 	} else {
 		out, err = store.Migrate(f.state)
 	}
-	p.end()
+	p.End()
 	if err != nil {
 		return stateless(f, err)
 	}
@@ -122,7 +123,7 @@ func migrateState(c *cli.Context) error {
 }
 
 // rehearse migrates a temporary copy of the state.
-func rehearse(ctx context.Context, f folders, p *progress) (_ store.Migration, err error) {
+func rehearse(ctx context.Context, f folders, p *terminal.Progress) (_ store.Migration, err error) {
 	dir, err := os.MkdirTemp("", "hsu-master-migration-")
 	if err != nil {
 		return store.Migration{}, fmt.Errorf("rehearse the migration: %w", err)

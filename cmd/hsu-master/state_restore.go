@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -48,11 +49,11 @@ func restoreState(c *cli.Context, file string) error {
 	if which != "larger" && which != "backup" {
 		return exit.Usagef("--count %q: must be one of larger, backup", which)
 	}
-	p := startProgress(c.App.ErrWriter, "restoring the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "restoring the state")
 	out, err := store.Restore(f.state, file, store.RestoreOptions{
 		CountOfBackup: which == "backup", Incomplete: c.Bool("incomplete"),
 	})
-	p.end()
+	p.End()
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 // table is text in columns, of which the first row has the titles. Its cells must be printable.
@@ -27,7 +29,7 @@ func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
 // print prints the table without empty columns.
 func (t *table) print(w io.Writer) error {
-	if _, err := io.WriteString(w, t.text(terminalWidth(w))); err != nil {
+	if _, err := io.WriteString(w, t.text(terminal.Width(w))); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
 	return nil
@@ -139,7 +141,7 @@ func paragraph(text string, width, indent int) string {
 
 // onTerminal returns the line wrapped at the width of the terminal that w writes to, unchanged if it is none.
 func onTerminal(w io.Writer, line string) string {
-	width := terminalWidth(w)
+	width := terminal.Width(w)
 	if width == 0 {
 		return line
 	}
@@ -148,7 +150,7 @@ func onTerminal(w io.Writer, line string) string {
 
 // widthFor returns the width of the text for people: that of the terminal, or the usual one.
 func widthFor(w io.Writer) int {
-	if width := terminalWidth(w); width > 0 {
+	if width := terminal.Width(w); width > 0 {
 		return width
 	}
 	return pageWidth

@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 // Flags of top.
@@ -90,12 +91,12 @@ func top(c *cli.Context) error {
 		return err
 	}
 	if !w.json && os.Getenv("TERM") != "dumb" { // which cannot move its cursor
-		if w.terminal, err = openTerminal(c.App.Writer); err != nil {
+		if w.terminal, err = terminal.Open(c.App.Writer); err != nil {
 			return err
 		}
 	}
 	if w.terminal != nil {
-		defer w.terminal.close()
+		defer w.terminal.Close()
 	} else {
 		w.table.width, w.table.colour = longLine, false
 		w.left = max(1, w.left)
@@ -110,7 +111,7 @@ const longLine = 200
 type watcher struct {
 	folders  folders
 	out      io.Writer
-	terminal *terminal // nil if the output is none
+	terminal *terminal.Terminal // nil if the output is none
 	json     bool
 	interval time.Duration
 	left     int // the tables to come; 0: no end
@@ -152,7 +153,7 @@ func (w *watcher) wait(ctx context.Context, d time.Duration, draw bool) bool {
 	var keys chan byte
 	var resized chan os.Signal
 	if w.terminal != nil {
-		keys, resized = w.terminal.keys, w.terminal.resized
+		keys, resized = w.terminal.Keys, w.terminal.Resized
 	}
 	for {
 		select {
@@ -165,7 +166,7 @@ func (w *watcher) wait(ctx context.Context, d time.Duration, draw bool) bool {
 				return false
 			}
 		case <-resized:
-			_ = w.terminal.rawKeys() // a shell has changed it if the command was stopped
+			_ = w.terminal.RawKeys() // a shell has changed it if the command was stopped
 		}
 		if draw && w.show() != nil {
 			return false
@@ -232,7 +233,7 @@ func (w *watcher) show() error {
 		_, err := fmt.Fprintln(w.out, strings.Join(w.table.lines(w.list), "\n"))
 		return err
 	}
-	w.table.width, w.table.height = w.terminal.size()
+	w.table.width, w.table.height = w.terminal.Size()
 	_, err := fmt.Fprint(w.out, "\x1b[H"+strings.Join(w.table.lines(w.list), "\x1b[K\n")+"\x1b[K\n\x1b[J")
 	return err
 }

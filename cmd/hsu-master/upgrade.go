@@ -16,6 +16,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 const (
@@ -76,9 +77,9 @@ func upgrade(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
-	waiting := startProgress(c.App.ErrWriter, "upgrading")
+	waiting := terminal.StartProgress(c.App.ErrWriter, "upgrading")
 	outcome, err := awaitUpgrade(ctx, f, request, waiting)
-	waiting.end()
+	waiting.End()
 	if err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func printUpgrade(c *cli.Context, o *adminpb.UpgradeResponse) error {
 }
 
 // awaitUpgrade has the master upgraded, and returns the outcome.
-func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *progress,
+func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *terminal.Progress,
 ) (*adminpb.UpgradeResponse, error) {
 	conn, err := dialRegistry(ctx, f)
 	if err != nil {
@@ -121,7 +122,7 @@ func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeReques
 		case err == nil:
 			last = resp
 			step := steps[resp.GetStep()]
-			waiting.detail.Store(&step)
+			waiting.Detail.Store(&step)
 		case errors.Is(err, io.EOF), executing && status.Code(err) == codes.Unavailable: // the connection ended
 			return outcomeOf(ctx, f, last.GetId())
 		default:

@@ -56,7 +56,8 @@ func TestNamesThatAreNoText(t *testing.T) {
 		}
 	}
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"state", "check", t.TempDir() + "/" + wrong}, &out, &errs); code == exit.WrongUsage {
+	args := []string{"state", "check", t.TempDir() + "/" + wrong}
+	if code := run(t.Context(), args, &out, &errs); code == exit.WrongUsage {
 		t.Errorf("a path: exit code %d, %s", code, &errs)
 	}
 }

@@ -1,4 +1,4 @@
-// Package exit has the errors by which a command of hsu-master ends: their exit codes, and the hints on what to do next.
+// Package exit has the errors by which a command of hsu-master ends: their exit codes, and hints on what to do next.
 package exit
 
 import (

@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-package main
+package terminal
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withReader returns a context that ends when the output w has lost its reader, such as a pipe that "head"
+// WithReader returns a context that ends when the output w has lost its reader, such as a pipe that "head"
 // has closed: a command that waits for something to print would notice that only with the next line. end releases it.
-func withReader(ctx context.Context, w io.Writer) (_ context.Context, end func()) {
-	out := asFile(w)
+func WithReader(ctx context.Context, w io.Writer) (_ context.Context, end func()) {
+	out := File(w)
 	if out == nil {
 		return ctx, func() {}
 	}
@@ -36,7 +36,7 @@ func withReader(ctx context.Context, w io.Writer) (_ context.Context, end func()
 				continue
 			}
 			if err == nil && fds[1].Revents == 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
-				cancel(errNoReader)
+				cancel(ErrNoReader)
 			}
 			return
 		}

@@ -1,14 +1,20 @@
 //go:build linux || darwin
 
-package main
+package terminal
 
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"testing"
 	"time"
 )
+
+// wrapped is a writer below another one.
+type wrapped struct{ io.Writer }
+
+func (w wrapped) Unwrap() io.Writer { return w.Writer }
 
 // The context ends as soon as the reader of a pipe closes it, without anything being written.
 func TestOutputThatNobodyReads(t *testing.T) {
@@ -17,7 +23,7 @@ func TestOutputThatNobodyReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = write.Close() }()
-	ctx, end := withReader(t.Context(), &outlet{Writer: write})
+	ctx, end := WithReader(t.Context(), wrapped{write})
 	defer end()
 	if ctx.Err() != nil {
 		t.Fatal("it has ended while there is a reader")
@@ -30,7 +36,7 @@ func TestOutputThatNobodyReads(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("it goes on without a reader")
 	}
-	if !errors.Is(context.Cause(ctx), errNoReader) {
+	if !errors.Is(context.Cause(ctx), ErrNoReader) {
 		t.Errorf("the cause is %v", context.Cause(ctx))
 	}
 }
@@ -41,9 +47,9 @@ func TestOutputThatIsReadToTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, end := withReader(t.Context(), write)
+	ctx, end := WithReader(t.Context(), write)
 	end()
-	if errors.Is(context.Cause(ctx), errNoReader) {
+	if errors.Is(context.Cause(ctx), ErrNoReader) {
 		t.Error("the reader is said to be gone")
 	}
 	_, _ = read.Close(), write.Close()

@@ -1,6 +1,6 @@
 //go:build linux || darwin
 
-package main
+package terminal
 
 import (
 	"fmt"
@@ -13,27 +13,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a terminal on which a command redraws its output and reads single keys. close restores it.
-type terminal struct {
+// Terminal is a terminal on which a command redraws its output and reads single keys. Close restores it.
+type Terminal struct {
 	out     *os.File
-	keys    chan byte      // of the standard input, if that is a terminal
-	resized chan os.Signal // the size has changed, or the command continues after a stop
+	Keys    chan byte      // of the standard input, if that is a terminal
+	Resized chan os.Signal // the size has changed, or the command continues after a stop
 
 	saved   *unix.Termios // of the standard input, nil if it is none
 	wake    *os.File      // closed to end the goroutine that reads keys
 	reading sync.WaitGroup
 }
 
-// openTerminal prepares the terminal that w writes to, and returns nil if w is none. Keys come without waiting for the
+// Open prepares the terminal that w writes to, and returns nil if w is none. Keys come without waiting for the
 // end of a line, and are not echoed; those that send signals still do.
-func openTerminal(w io.Writer) (*terminal, error) {
-	if !isTerminal(w) {
+func Open(w io.Writer) (*Terminal, error) {
+	if !Is(w) {
 		return nil, nil
 	}
-	t := &terminal{out: asFile(w), keys: make(chan byte), resized: make(chan os.Signal, 1)}
-	signal.Notify(t.resized, syscall.SIGWINCH, syscall.SIGCONT)
+	t := &Terminal{out: File(w), Keys: make(chan byte), Resized: make(chan os.Signal, 1)}
+	signal.Notify(t.Resized, syscall.SIGWINCH, syscall.SIGCONT)
 	if err := t.readKeys(); err != nil {
-		t.close()
+		t.Close()
 		return nil, fmt.Errorf("prepare the terminal: %w", err)
 	}
 	fmt.Fprint(t.out, "\x1b[?25l") // hides the cursor
@@ -41,7 +41,7 @@ func openTerminal(w io.Writer) (*terminal, error) {
 }
 
 // readKeys begins to read keys if the standard input is a terminal.
-func (t *terminal) readKeys() error {
+func (t *Terminal) readKeys() error {
 	in := int(os.Stdin.Fd())
 	saved, err := unix.IoctlGetTermios(in, ioctlGetTermios)
 	if err != nil {
@@ -52,7 +52,7 @@ func (t *terminal) readKeys() error {
 		return err
 	}
 	t.saved, t.wake = saved, closed
-	if err := t.rawKeys(); err != nil {
+	if err := t.RawKeys(); err != nil {
 		_ = wake.Close()
 		return err
 	}
@@ -81,10 +81,10 @@ func (t *terminal) readKeys() error {
 }
 
 // send hands a key over, or drops it when the terminal is being closed.
-func (t *terminal) send(key byte, done []unix.PollFd) {
+func (t *Terminal) send(key byte, done []unix.PollFd) {
 	for {
 		select {
-		case t.keys <- key:
+		case t.Keys <- key:
 			return
 		default:
 		}
@@ -95,8 +95,8 @@ func (t *terminal) send(key byte, done []unix.PollFd) {
 	}
 }
 
-// rawKeys has the terminal hand over each key at once.
-func (t *terminal) rawKeys() error {
+// RawKeys has the terminal hand over each key at once.
+func (t *Terminal) RawKeys() error {
 	if t.saved == nil {
 		return nil
 	}
@@ -106,29 +106,29 @@ func (t *terminal) rawKeys() error {
 	return unix.IoctlSetTermios(int(os.Stdin.Fd()), ioctlSetTermios, &raw)
 }
 
-// terminalWidth returns the width of the terminal that w writes to, 0 if it is none.
-func terminalWidth(w io.Writer) int {
-	if !isTerminal(w) {
+// Width returns the width of the terminal that w writes to, 0 if it is none.
+func Width(w io.Writer) int {
+	if !Is(w) {
 		return 0
 	}
-	width, _ := sizeOf(asFile(w))
+	width, _ := sizeOf(File(w))
 	return width
 }
 
-// size returns the width and the height of the terminal.
-func (t *terminal) size() (width, height int) { return sizeOf(t.out) }
+// Size returns the width and the height of the terminal.
+func (t *Terminal) Size() (width, height int) { return sizeOf(t.out) }
 
 func sizeOf(f *os.File) (width, height int) {
 	ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil || ws.Col == 0 || ws.Row == 0 {
-		return pageWidth, 24
+		return usualWidth, usualHeight
 	}
 	return int(ws.Col), int(ws.Row)
 }
 
-// close ends the reading of keys and restores the terminal.
-func (t *terminal) close() {
-	signal.Stop(t.resized)
+// Close ends the reading of keys and restores the terminal.
+func (t *Terminal) Close() {
+	signal.Stop(t.Resized)
 	if t.wake != nil {
 		_ = t.wake.Close()
 		t.reading.Wait()

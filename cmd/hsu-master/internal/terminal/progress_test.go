@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"bytes"
@@ -41,10 +41,10 @@ func TestProgressIsToldOnATerminalAfterASecondAndCleared(t *testing.T) {
 			var out lockedBuffer
 			p := newProgress(&out, "checking", c.terminal)
 			time.Sleep(min(c.takes, 1500*time.Millisecond))
-			p.total.Store(8)
-			p.done.Store(2)
+			p.Total.Store(8)
+			p.Done.Store(2)
 			time.Sleep(max(0, c.takes-1500*time.Millisecond))
-			p.end()
+			p.End()
 			got := out.String()
 			for _, want := range c.shown {
 				if !strings.Contains(got, want) {
