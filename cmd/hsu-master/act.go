@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -155,7 +156,7 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req 
 			req.GetNoWait() && stage == supervisor.StageBegun
 		switch {
 		case c.Bool(jsonFlag):
-			err = printJSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
+			err = render.JSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
 		case last:
 			_, err = fmt.Fprintln(c.App.Writer, actLine(r))
 		case r.GetReason() != "" && terminal.Is(c.App.ErrWriter):
@@ -171,7 +172,7 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req 
 func printNoneOutdated(c *cli.Context) (err error) {
 	const text = "no worker is outdated"
 	if c.Bool(jsonFlag) {
-		return printJSONLine(c.App.Writer, actJSON{"", string(supervisor.StageDone), text})
+		return render.JSONLine(c.App.Writer, actJSON{"", string(supervisor.StageDone), text})
 	}
 	if _, err = fmt.Fprintln(c.App.Writer, text); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -180,7 +181,7 @@ func printNoneOutdated(c *cli.Context) (err error) {
 }
 
 func actLine(r *adminpb.ActResponse) string {
-	name, reason := printable(r.GetName()), printable(r.GetReason())
+	name, reason := render.Printable(r.GetName()), render.Printable(r.GetReason())
 	switch stage := supervisor.Stage(r.GetPhase()); {
 	case stage == supervisor.StageFailed:
 		return name + ": failed: " + reason
@@ -192,7 +193,7 @@ func actLine(r *adminpb.ActResponse) string {
 
 // actError turns a status of Act into an error for the user.
 func actError(err error) error {
-	said := errors.New(printable(status.Convert(err).Message()))
+	said := errors.New(render.Printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.NotFound:
 		return exit.Hint(said, `"hsu-master worker list" and "hsu-master unit list" show the names`)

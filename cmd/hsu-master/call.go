@@ -22,6 +22,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/dial"
 	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/store/records"
@@ -100,7 +101,7 @@ func processData(c *cli.Context) error {
 			return err
 		}
 		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, processedJSON{resp.GetResult(), resp.GetSuccess()})
+			return render.JSON(c.App.Writer, processedJSON{resp.GetResult(), resp.GetSuccess()})
 		}
 		_, err = fmt.Fprintln(c.App.Writer, resp.GetResult())
 		return err
@@ -126,7 +127,7 @@ func getStatus(c *cli.Context) error {
 			return err
 		}
 		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, businessJSON{resp.GetStatus(), resp.GetProcessedCount()})
+			return render.JSON(c.App.Writer, businessJSON{resp.GetStatus(), resp.GetProcessedCount()})
 		}
 		_, err = fmt.Fprintf(c.App.Writer, "%s, %d requests processed\n", resp.GetStatus(), resp.GetProcessedCount())
 		return err
@@ -179,7 +180,7 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 		return err
 	}
 	answer := said.GRPCStatus()
-	text := printable(plainly(answer.Message())) // may be from a worker, which must not control the terminal
+	text := render.Printable(plainly(answer.Message())) // may be from a worker, which must not control the terminal
 	switch {
 	case answer.Code() == codes.Unavailable && reached.Addr == nil && notSecuredAlike(text, c.String("tls-ca") != ""):
 		return exit.Hint(fmt.Errorf("%s: %s", address, text),

@@ -15,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -77,9 +78,9 @@ type candidate struct{ word, text string }
 
 func (c candidate) String() string {
 	if c.text == "" {
-		return printable(c.word)
+		return render.Printable(c.word)
 	}
-	return printable(c.word) + "\t" + printable(c.text)
+	return render.Printable(c.word) + "\t" + render.Printable(c.text)
 }
 
 // complete returns the candidates for a word that begins with current and follows the others.

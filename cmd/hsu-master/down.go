@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -115,7 +116,7 @@ func shutdown(c *cli.Context, detach bool) error {
 func printShutdown(c *cli.Context, first *adminpb.ShutdownResponse, detach bool) error {
 	ended := !c.Bool("no-wait")
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, shutdownJSON{
+		return render.JSON(c.App.Writer, shutdownJSON{
 			first.GetMasterPid(), detach, ended, append([]string{}, first.GetWorkers()...),
 		})
 	}
@@ -127,7 +128,7 @@ func printShutdown(c *cli.Context, first *adminpb.ShutdownResponse, detach bool)
 		workers = "left running"
 	}
 	fmt.Fprintf(c.App.Writer, "master %s (pid %d), %s %s\n",
-		master, first.GetMasterPid(), count(len(first.GetWorkers()), "worker"), workers)
+		master, first.GetMasterPid(), render.Count(len(first.GetWorkers()), "worker"), workers)
 	return nil
 }
 
@@ -146,7 +147,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 	}
 	var left error
 	if status.Code(err) == codes.Aborted {
-		left = exit.Hint(errors.New(printable(status.Convert(err).Message())),
+		left = exit.Hint(errors.New(render.Printable(status.Convert(err).Message())),
 			`end these processes by hand, or start the master again: it goes on with them`)
 	}
 	if !master.awaitEnd(ctx, f) {
@@ -173,10 +174,10 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 func shutdownText(r *adminpb.ShutdownResponse) string {
 	var parts []string
 	if n := int(r.GetCalls()); n > 0 {
-		parts = append(parts, count(n, "call"))
+		parts = append(parts, render.Count(n, "call"))
 	}
 	if ids := r.GetWorkers(); len(ids) > 0 {
-		parts = append(parts, printable(strings.Join(ids, ", ")))
+		parts = append(parts, render.Printable(strings.Join(ids, ", ")))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -189,7 +190,7 @@ type shutdownStream interface {
 // shutdownError returns the error for a shutdown that was not begun. first is the response before it, nil if there was
 // none.
 func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) error {
-	said := errors.New(printable(status.Convert(err).Message()))
+	said := errors.New(render.Printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.Unimplemented:
 		return exit.Hint(errors.New("the running master is of an older release"),
@@ -198,7 +199,7 @@ func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) erro
 		return exit.Hint(errors.New("the master does not answer in time"), "see its log")
 	case codes.FailedPrecondition:
 		if unit := first.GetService(); unit != "" {
-			return exit.Hint(said, "%s", systemctlFor(printable(unit), first.GetUserService(), detach))
+			return exit.Hint(said, "%s", systemctlFor(render.Printable(unit), first.GetUserService(), detach))
 		}
 		return exit.Hint(said, `see "hsu-master status"`)
 	default:

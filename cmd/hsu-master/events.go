@@ -18,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/nearest"
@@ -229,7 +230,7 @@ func (r *eventReader) checkName(name string, entries []records.Entry) error {
 func (r *eventReader) print(resp *adminpb.EventsResponse) error {
 	if n := resp.GetDropped(); n > 0 {
 		fmt.Fprintf(r.notes, "hsu-master: %s after event %d not kept any more\n",
-			count(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
+			render.Count(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
 	}
 	for _, m := range resp.GetEvents() {
 		if err := r.printEntry(api.EntryOf(m)); err != nil {
@@ -248,7 +249,7 @@ func (r *eventReader) printEntry(e records.Entry) error {
 		}
 		return err
 	}
-	_, err := fmt.Fprintln(r.out, onTerminal(r.out, eventText(e)))
+	_, err := fmt.Fprintln(r.out, render.OnTerminal(r.out, eventText(e)))
 	return err
 }
 
@@ -261,9 +262,9 @@ func eventText(e records.Entry) string {
 	if about == "" {
 		about = "-"
 	}
-	text := fmt.Sprintf("%s  %-12s  %-10s", e.Time.Local().Format(time.DateTime), printable(about), printable(e.Type))
+	text := fmt.Sprintf("%s  %-12s  %-10s", e.Time.Local().Format(time.DateTime), render.Printable(about), render.Printable(e.Type))
 	if e.Detail != "" {
-		text += "  " + printable(e.Detail)
+		text += "  " + render.Printable(e.Detail)
 	}
 	if o := e.Operator; o != nil {
 		text += "  by " + operatorText(o)
@@ -280,7 +281,7 @@ func operatorText(o *records.Operator) string {
 	if o.Command != "" {
 		text += ": " + o.Command
 	}
-	return printable(text)
+	return render.Printable(text)
 }
 
 // eventsError turns a status of Events into an error for the user.
@@ -289,7 +290,7 @@ func eventsError(err error) error {
 	if err == nil || !isStatus {
 		return err
 	}
-	said := errors.New(printable(s.Message()))
+	said := errors.New(render.Printable(s.Message()))
 	switch s.Code() {
 	case codes.NotFound:
 		return exit.Hint(said, `"hsu-master worker list" lists the workers`)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
@@ -91,11 +92,11 @@ func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
 	var rest strings.Builder
 	write := func(a slog.Attr) bool {
 		if a.Key == "worker" {
-			message = printable(a.Value.String()) + " " + strings.TrimPrefix(message, "worker ")
+			message = render.Printable(a.Value.String()) + " " + strings.TrimPrefix(message, "worker ")
 			return true
 		}
 		value := a.Value.String()
-		if strings.ContainsAny(value, ` "`) || printable(value) != value {
+		if strings.ContainsAny(value, ` "`) || render.Printable(value) != value {
 			value = fmt.Sprintf("%q", value)
 		}
 		rest.WriteString(" " + a.Key + "=" + value)

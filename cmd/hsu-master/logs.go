@@ -18,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
@@ -157,7 +158,7 @@ func logsError(err error) error {
 	if err == nil || !isStatus {
 		return err
 	}
-	text := errors.New(printable(said.Message()))
+	text := errors.New(render.Printable(said.Message()))
 	switch said.Code() { //nolint:exhaustive // the others are not expected
 	case codes.InvalidArgument:
 		return exit.Usage(text)

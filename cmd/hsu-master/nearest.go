@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/nearest"
 )
 
@@ -83,7 +84,7 @@ func unknownVariables(environ []string, flags []cli.Flag) (warnings []string) {
 		name, _, _ := strings.Cut(entry, "=")
 		if strings.HasPrefix(name, variablePrefix) && !slices.Contains(known, name) {
 			warnings = append(warnings,
-				fmt.Sprintf("unknown variable %s is ignored%s", printable(name), nearest.DidYouMean(name, known)))
+				fmt.Sprintf("unknown variable %s is ignored%s", render.Printable(name), nearest.DidYouMean(name, known)))
 		}
 	}
 	slices.Sort(warnings)

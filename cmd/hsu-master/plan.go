@@ -17,6 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
@@ -68,7 +69,7 @@ func showPlan(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, p)
+		return render.JSON(c.App.Writer, p)
 	}
 	return p.print(c.App.Writer, c.Bool("verbose"))
 }
@@ -192,25 +193,25 @@ func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 func (f folders) liveRuntime() string { return filepath.Dir(f.liveSocket()) }
 
 func (p plan) print(w io.Writer, verbose bool) error {
-	fmt.Fprintln(w, onTerminal(w, p.headline()))
+	fmt.Fprintln(w, render.OnTerminal(w, p.headline()))
 	if p.unitFault != nil {
 		for fault := range strings.SplitSeq(p.unitFault.Error(), "\n") {
-			fmt.Fprintf(w, "cannot be started: %s\n", printable(fault))
+			fmt.Fprintf(w, "cannot be started: %s\n", render.Printable(fault))
 		}
 	}
 	if p.KeyFault != "" {
-		fmt.Fprintf(w, "a master cannot start, and environments cannot be compared: %s\n", printable(p.KeyFault))
+		fmt.Fprintf(w, "a master cannot start, and environments cannot be compared: %s\n", render.Printable(p.KeyFault))
 	}
 	if len(p.Workers) == 0 {
 		fmt.Fprintln(w, "\nnothing: no worker is wanted or recorded, and no process of this master lives")
 	} else {
 		fmt.Fprintln(w)
-		table := newTable("WORKER", "ACTION", "PID", "PORT", "REASON")
+		table := render.NewTable("WORKER", "ACTION", "PID", "PORT", "REASON")
 		for _, d := range p.Workers {
-			table.row(printable(d.ID), string(d.Action), livingPID(d.Evidence), portNumber(d.Evidence),
-				printable(d.Reason))
+			table.Row(render.Printable(d.ID), string(d.Action), livingPID(d.Evidence), portNumber(d.Evidence),
+				render.Printable(d.Reason))
 		}
-		if err := table.print(w); err != nil {
+		if err := table.Print(w); err != nil {
 			return err
 		}
 	}
@@ -220,7 +221,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(p.BadRecords)) {
-		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(p.BadRecords[key]))
+		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", render.Printable(key), render.Printable(p.BadRecords[key]))
 	}
 	return nil
 }
@@ -241,10 +242,10 @@ func (p plan) headline() string {
 		said = append(said, "no master is running; the next start")
 	case p.Backup == "":
 		said = append(said,
-			fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start", printable(p.Lost)))
+			fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start", render.Printable(p.Lost)))
 	default:
 		said = append(said, fmt.Sprintf("state.db cannot be used (%s); the next start, from %s",
-			printable(p.Lost), printable(p.Backup)))
+			render.Printable(p.Lost), render.Printable(p.Backup)))
 	}
 	if p.Wanted == wantedRecorded {
 		said = append(said,
@@ -257,7 +258,7 @@ func livingPID(e recovery.Evidence) string {
 	if e.Found != nil {
 		switch e.Found.State {
 		case recovery.FoundAlive, recovery.FoundSuspended, recovery.FoundUnverifiable:
-			return number(int32(e.Found.PID)) //nolint:gosec // a PID fits, see pid_max
+			return render.Number(int32(e.Found.PID)) //nolint:gosec // a PID fits, see pid_max
 		case recovery.FoundEnded, recovery.FoundGone, recovery.FoundReused, recovery.FoundNothing:
 		}
 	}
@@ -268,15 +269,15 @@ func portNumber(e recovery.Evidence) string {
 	if e.Port == nil {
 		return "-"
 	}
-	return number(int32(e.Port.Port)) //nolint:gosec // a port fits
+	return render.Number(int32(e.Port.Port)) //nolint:gosec // a port fits
 }
 
 // printEvidence prints the evidence for a decision, one line per source.
 func printEvidence(w io.Writer, d recovery.Decision) {
-	fmt.Fprintf(w, "\n%s: %s\n", printable(d.ID), d.Action)
+	fmt.Fprintf(w, "\n%s: %s\n", render.Printable(d.ID), d.Action)
 	line := func(source string, parts ...string) {
 		said := slices.DeleteFunc(parts, func(part string) bool { return part == "" })
-		fmt.Fprintf(w, "  %-9s %s\n", source, printable(strings.Join(said, ", ")))
+		fmt.Fprintf(w, "  %-9s %s\n", source, render.Printable(strings.Join(said, ", ")))
 	}
 	e := d.Evidence
 	if r := e.Recorded; r == nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -84,7 +85,7 @@ func reload(c *cli.Context) error {
 		return reloadError(ctx, err, "")
 	}
 	if c.Bool(jsonFlag) {
-		err = printJSON(c.App.Writer, reloadToJSON(plan))
+		err = render.JSON(c.App.Writer, reloadToJSON(plan))
 	} else {
 		printReload(c.App.Writer, plan)
 	}
@@ -113,7 +114,7 @@ func blockedError(plan *adminpb.ReloadResponse) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return exit.Hint(fmt.Errorf("the command of %s cannot be started", printable(strings.Join(names, ", "))),
+	return exit.Hint(fmt.Errorf("the command of %s cannot be started", render.Printable(strings.Join(names, ", "))),
 		"correct it, then reload again; the living workers stay until then")
 }
 
@@ -149,15 +150,15 @@ func reloadToJSON(plan *adminpb.ReloadResponse) reloadJSON {
 
 func printReload(w io.Writer, plan *adminpb.ReloadResponse) {
 	for _, c := range plan.GetChanges() {
-		fmt.Fprintf(w, "%s: %s %s: %s\n", printable(c.GetUnit()), verbs[supervisor.Action(c.GetAction())],
-			count(len(c.GetWorkers()), "worker"), printable(strings.Join(c.GetReasons(), ", ")))
+		fmt.Fprintf(w, "%s: %s %s: %s\n", render.Printable(c.GetUnit()), verbs[supervisor.Action(c.GetAction())],
+			render.Count(len(c.GetWorkers()), "worker"), render.Printable(strings.Join(c.GetReasons(), ", ")))
 	}
 	for _, key := range plan.GetLater() {
 		when := "at the next start of the master"
 		if key == "listen" {
 			when += `, or under systemd after "hsu-master systemd install", as the listener is the socket unit's`
 		}
-		fmt.Fprintf(w, "%s: takes effect %s\n", printable(key), when)
+		fmt.Fprintf(w, "%s: takes effect %s\n", render.Printable(key), when)
 	}
 	if len(plan.GetChanges())+len(plan.GetLater()) == 0 {
 		fmt.Fprintln(w, "nothing has changed")

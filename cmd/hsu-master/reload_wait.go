@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -97,5 +98,5 @@ func describeWait(w *adminpb.Worker) string {
 	if waiting := w.GetWaitingFor(); waiting != "" {
 		text += ": " + waiting
 	}
-	return printable(fmt.Sprintf("%s (%s)", w.GetId(), text))
+	return render.Printable(fmt.Sprintf("%s (%s)", w.GetId(), text))
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
@@ -402,7 +403,7 @@ func checkForgotten(c *cli.Context, cfg config) error {
 		return nil
 	}
 	return exit.Hint(exit.Usagef("the state in %s has workers of %s, and neither --config nor --worker-path is given",
-		cfg.folders.state, printable(strings.Join(names, ", "))),
+		cfg.folders.state, render.Printable(strings.Join(names, ", "))),
 		"give the flags of the last start, or --worker-count 0 to stop and forget all workers")
 }
 

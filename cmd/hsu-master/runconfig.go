@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/master"
@@ -95,7 +96,7 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	cfg.file = f
 	units, err := master.FileUnits(f)
 	if err != nil {
-		fail("%s: %w", printable(f.Path), err)
+		fail("%s: %w", render.Printable(f.Path), err)
 	}
 	longest := cfg.stopTime
 	var present atomic.Pointer[configfile.File]
@@ -131,7 +132,7 @@ func readAgain(before *configfile.File) (f *configfile.File, units []unit.Spec, 
 		return nil, nil, nil, err
 	}
 	if units, err = master.FileUnits(f); err != nil {
-		return nil, nil, nil, fmt.Errorf("%s: %w", printable(f.Path), err)
+		return nil, nil, nil, fmt.Errorf("%s: %w", render.Printable(f.Path), err)
 	}
 	for _, setting := range []struct {
 		key           string

@@ -16,6 +16,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -90,7 +91,7 @@ func scaleUnit(c *cli.Context, arg string) error {
 		if strings.Contains(status.Convert(err).Message(), "by an operator") {
 			next = fmt.Sprintf(`"hsu-master unit enable %s" enables it`, unit)
 		}
-		return exit.Hint(errors.New(printable(status.Convert(err).Message())), "%s", next)
+		return exit.Hint(errors.New(render.Printable(status.Convert(err).Message())), "%s", next)
 	}
 	if err != nil {
 		return scaleError(err)
@@ -117,7 +118,7 @@ func noUnit(ctx context.Context, f folders, unit string) error {
 
 // scaleError turns a status of Scale into an error for the user.
 func scaleError(err error) error {
-	said := errors.New(printable(status.Convert(err).Message()))
+	said := errors.New(render.Printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.InvalidArgument:
 		return exit.Usage(said)
@@ -131,15 +132,15 @@ func scaleError(err error) error {
 }
 
 func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse) {
-	fmt.Fprintf(w, "%s has %s, before %d", printable(unit), count(n, "worker"), resp.GetBefore())
+	fmt.Fprintf(w, "%s has %s, before %d", render.Printable(unit), render.Count(n, "worker"), resp.GetBefore())
 	if configured := int(resp.GetConfigured()); configured != n {
 		fmt.Fprintf(w, ", configured %d", configured)
 	}
 	fmt.Fprintln(w)
 	if ids := resp.GetAdded(); len(ids) > 0 {
-		fmt.Fprintf(w, "started: %s\n", printable(strings.Join(ids, ", ")))
+		fmt.Fprintf(w, "started: %s\n", render.Printable(strings.Join(ids, ", ")))
 	}
 	if ids := resp.GetRemoved(); len(ids) > 0 {
-		fmt.Fprintf(w, "stopped: %s\n", printable(strings.Join(ids, ", ")))
+		fmt.Fprintf(w, "stopped: %s\n", render.Printable(strings.Join(ids, ", ")))
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/handover"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -221,7 +222,7 @@ func portHolder(address string) string {
 	_, text, _ := net.SplitHostPort(address)
 	port, _ := strconv.Atoi(text)
 	if pid, name, found := process.PortHolder(port); found {
-		return fmt.Sprintf("process %d (%s)", pid, printable(name))
+		return fmt.Sprintf("process %d (%s)", pid, render.Printable(name))
 	}
 	return "another process"
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -78,7 +79,7 @@ func listServices(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, servicesJSON{state.GetSource(), servicesToJSON(state.GetServices())})
+		return render.JSON(c.App.Writer, servicesJSON{state.GetSource(), servicesToJSON(state.GetServices())})
 	}
 	printOffline(c.App.Writer, state)
 	if err := printServices(c.App.Writer, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {
@@ -100,34 +101,34 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 		titles = append(titles, "CALLS", "IN FLIGHT", "FAILED", "P50", "P99")
 		none = append(none, "-", "-", "-", "-", "-")
 	}
-	table := newTable(titles...)
+	table := render.NewTable(titles...)
 	for _, s := range list {
 		if len(s.GetEndpoints()) == 0 {
-			table.row(append([]string{printable(s.GetName())}, none...)...)
+			table.Row(append([]string{render.Printable(s.GetName())}, none...)...)
 		}
 		for _, e := range s.GetEndpoints() {
 			cells := []string{
-				printable(s.GetName()), printable(e.GetAddress()), printable(orDash(e.GetWorker())),
-				printable(orDash(e.GetSource())), endpointState(e),
+				render.Printable(s.GetName()), render.Printable(e.GetAddress()), render.Printable(render.OrDash(e.GetWorker())),
+				render.Printable(render.OrDash(e.GetSource())), endpointState(e),
 			}
 			if live {
 				f := e.GetFigures()
 				cells = append(cells, strconv.FormatUint(f.GetCalls(), 10), strconv.FormatInt(f.GetInFlight(), 10),
 					strconv.FormatUint(failures(f), 10), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
 			}
-			table.row(cells...)
+			table.Row(cells...)
 		}
 	}
-	if err := table.print(w); err != nil {
+	if err := table.Print(w); err != nil {
 		return err
 	}
 	for _, s := range list {
 		if n := s.GetWaiting(); n > 0 {
-			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", printable(s.GetName()), count(int(n), "call"))
+			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", render.Printable(s.GetName()), render.Count(int(n), "call"))
 		}
 		for _, e := range s.GetEndpoints() {
 			for _, remark := range remarks(e) {
-				fmt.Fprintf(w, "\n%s at %s %s\n", printable(s.GetName()), printable(e.GetAddress()), remark)
+				fmt.Fprintf(w, "\n%s at %s %s\n", render.Printable(s.GetName()), render.Printable(e.GetAddress()), remark)
 			}
 		}
 	}
@@ -138,34 +139,27 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 func remarks(e *adminpb.Endpoint) []string {
 	var all []string
 	if e.GetReason() != "" && !e.GetHealthy() {
-		all = append(all, "is not ready: "+printable(e.GetReason()))
+		all = append(all, "is not ready: "+render.Printable(e.GetReason()))
 	}
 	f := e.GetFigures()
 	var parts []string
 	for _, code := range slices.Sorted(maps.Keys(f.GetFailures())) {
-		parts = append(parts, fmt.Sprintf("%d %s", f.GetFailures()[code], printable(code)))
+		parts = append(parts, fmt.Sprintf("%d %s", f.GetFailures()[code], render.Printable(code)))
 	}
 	if len(parts) > 0 {
 		all = append(all, "has failed calls: "+strings.Join(parts, ", "))
 	}
 	if n := f.GetRetries(); n > 0 {
-		all = append(all, "has lost "+count(int(n), "call")+" that went on to another endpoint")
+		all = append(all, "has lost "+render.Count(int(n), "call")+" that went on to another endpoint")
 	}
 	if n := f.GetEjections(); n > 0 {
-		note := "was taken out for failing again and again, " + count(int(n), "time")
+		note := "was taken out for failing again and again, " + render.Count(int(n), "time")
 		if left := e.GetEjectedFor().AsDuration(); left > 0 {
 			note += ", and is back in " + left.Round(time.Second/10).String()
 		}
 		all = append(all, note)
 	}
 	return all
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 func endpointState(e *adminpb.Endpoint) string {
@@ -223,7 +217,7 @@ func overview(w io.Writer, list []*adminpb.Service) error {
 	if len(list) == 0 {
 		return nil
 	}
-	table := newTable("SERVICE", "READY", "CALLS", "IN FLIGHT", "FAILED", "WAITING")
+	table := render.NewTable("SERVICE", "READY", "CALLS", "IN FLIGHT", "FAILED", "WAITING")
 	for _, s := range list {
 		var calls, failed uint64
 		var ready, inFlight int64
@@ -235,11 +229,11 @@ func overview(w io.Writer, list []*adminpb.Service) error {
 			inFlight += e.GetFigures().GetInFlight()
 			failed += failures(e.GetFigures())
 		}
-		table.row(printable(s.GetName()), fmt.Sprintf("%d/%d", ready, len(s.GetEndpoints())), fmt.Sprint(calls),
+		table.Row(render.Printable(s.GetName()), fmt.Sprintf("%d/%d", ready, len(s.GetEndpoints())), fmt.Sprint(calls),
 			fmt.Sprint(inFlight), fmt.Sprint(failed), fmt.Sprint(s.GetWaiting()))
 	}
 	fmt.Fprintln(w)
-	return table.print(w)
+	return table.Print(w)
 }
 
 // withRegistry calls ask with a client of the running master's registry of services.
@@ -303,7 +297,7 @@ func registerService(c *cli.Context) error {
 		e := resp.GetEndpoint()
 		how := "it answers and gets calls"
 		if !e.GetHealthy() {
-			how = "it gets calls as soon as it answers, now: " + printable(e.GetReason())
+			how = "it gets calls as soon as it answers, now: " + render.Printable(e.GetReason())
 		}
 		fmt.Fprintf(c.App.Writer, "registered %s at %s: %s\n", name, address, how)
 		if ttl > 0 {
@@ -329,7 +323,7 @@ func deregisterService(c *cli.Context) error {
 			return err
 		}
 		for _, gone := range resp.GetRemoved() {
-			fmt.Fprintf(c.App.Writer, "deregistered %s at %s\n", name, printable(gone))
+			fmt.Fprintf(c.App.Writer, "deregistered %s at %s\n", name, render.Printable(gone))
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 func stateCommand() *cli.Command {
@@ -34,7 +35,7 @@ func dumpState(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, stateToJSON(state))
+		return render.JSON(c.App.Writer, stateToJSON(state))
 	}
 	return printState(c.App.Writer, state, time.Now())
 }
@@ -42,10 +43,10 @@ func dumpState(c *cli.Context) error {
 func printState(w io.Writer, state *adminpb.State, now time.Time) error {
 	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\n"+
 		"master pid       %s\nprocessed count  %d%s\n",
-		printable(state.GetSource()), state.GetSchemaVersion(), printable(state.GetMasterId()),
-		number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
+		render.Printable(state.GetSource()), state.GetSchemaVersion(), render.Printable(state.GetMasterId()),
+		render.Number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
 	if scope := state.GetScope(); scope != "" {
-		fmt.Fprintf(w, "scope            %s\n", printable(scope))
+		fmt.Fprintf(w, "scope            %s\n", render.Printable(scope))
 	}
 	fmt.Fprintln(w)
 	printWriteError(w, state)
@@ -70,7 +71,7 @@ func printState(w io.Writer, state *adminpb.State, now time.Time) error {
 
 // shortText returns a remark on the count if it may be too low, and since when.
 func shortText(state *adminpb.State) string {
-	since := timeOf(state.GetCountMayBeShortSince())
+	since := render.LocalTime(state.GetCountMayBeShortSince())
 	if since == nil {
 		return ""
 	}
@@ -80,13 +81,13 @@ func shortText(state *adminpb.State) string {
 // printWriteError prints the reason why requests are refused, if they are.
 func printWriteError(w io.Writer, state *adminpb.State) {
 	if reason := state.GetWriteError(); reason != "" {
-		fmt.Fprintf(w, "%s\n\n", printable(reason))
+		fmt.Fprintf(w, "%s\n\n", render.Printable(reason))
 	}
 }
 
 // printBadRecords prints the records that cannot be decoded.
 func printBadRecords(w io.Writer, state *adminpb.State) {
 	for _, key := range slices.Sorted(maps.Keys(state.GetBadRecords())) {
-		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(state.GetBadRecords()[key]))
+		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", render.Printable(key), render.Printable(state.GetBadRecords()[key]))
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -109,10 +110,10 @@ func backupState(c *cli.Context, file string) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, summaryToJSON(sum, source))
+		return render.JSON(c.App.Writer, summaryToJSON(sum, source))
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "wrote %s: %d bytes, schema version %d, %s, %d requests processed%s\n",
-		sum.Path, sum.Size, sum.SchemaVersion, count(sum.Workers, "worker"), sum.Processed,
+		sum.Path, sum.Size, sum.SchemaVersion, render.Count(sum.Workers, "worker"), sum.Processed,
 		shortClause(sum.CountShortSince))
 	return err
 }

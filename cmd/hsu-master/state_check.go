@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -50,12 +51,12 @@ func checkState(c *cli.Context, file string) error {
 		if problems == nil {
 			problems = store.Problems{}
 		}
-		if err := printJSON(w, checkJSON{problems.OK(), problems, source}); err != nil {
+		if err := render.JSON(w, checkJSON{problems.OK(), problems, source}); err != nil {
 			return err
 		}
 	} else {
 		for _, problem := range problems {
-			fmt.Fprintf(w, "%s: %s: %s\n", problem.Severity, printable(problem.Where), printable(problem.What))
+			fmt.Fprintf(w, "%s: %s: %s\n", problem.Severity, render.Printable(problem.Where), render.Printable(problem.What))
 		}
 		if problems.OK() {
 			fmt.Fprintln(w, "ok")

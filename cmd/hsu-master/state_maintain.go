@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -39,7 +40,7 @@ func compactState(c *cli.Context) error {
 		return stateless(f, err)
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, compactedJSON(out))
+		return render.JSON(c.App.Writer, compactedJSON(out))
 	}
 	if out.Before == out.After {
 		_, err = fmt.Fprintf(c.App.Writer, "%d bytes: nothing to gain\n", out.Before)
@@ -102,7 +103,7 @@ func migrateState(c *cli.Context) error {
 		if result.Steps == nil {
 			result.Steps = []string{}
 		}
-		return printJSON(w, result)
+		return render.JSON(w, result)
 	}
 	if out.From == out.To {
 		_, err = fmt.Fprintf(w, "schema version %d is current: nothing to do\n", out.From)

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -65,7 +66,7 @@ func restoreState(c *cli.Context, file string) error {
 		if out.CountBefore >= 0 {
 			result.CountBefore = &out.CountBefore
 		}
-		return printJSON(c.App.Writer, result)
+		return render.JSON(c.App.Writer, result)
 	}
 	w := c.App.Writer
 	asOf := ""
@@ -73,7 +74,7 @@ func restoreState(c *cli.Context, file string) error {
 		asOf = " of " + out.Backup.AsOf.Local().Format(time.RFC3339)
 	}
 	fmt.Fprintf(w, "restored %s%s: schema version %d, %s\n",
-		out.Backup.Path, asOf, out.Backup.SchemaVersion, count(out.Backup.Workers, "worker"))
+		out.Backup.Path, asOf, out.Backup.SchemaVersion, render.Count(out.Backup.Workers, "worker"))
 	if out.Replaced != "" {
 		fmt.Fprintf(w, "the state before is kept as %s\n", out.Replaced)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -47,7 +48,7 @@ state cannot be written, 3 no master is running.`
 
 func printStatus(c *cli.Context, state *adminpb.State) error {
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, stateToJSON(state))
+		return render.JSON(c.App.Writer, stateToJSON(state))
 	}
 	now := time.Now()
 	printHeadline(c.App.Writer, headline(state, now))
@@ -97,7 +98,7 @@ func verdict(state *adminpb.State) error {
 		missing = missing[:shown]
 	}
 	return exit.Hint(fmt.Errorf("not everything that is wanted is running: %s%s",
-		printable(strings.Join(missing, ", ")), more),
+		render.Printable(strings.Join(missing, ", ")), more),
 		`"hsu-master why" explains it; workers that are starting or in backoff only need time`)
 }
 
@@ -142,11 +143,11 @@ func printOffline(w io.Writer, s *adminpb.State) {
 // printHeadline prints the headline, in two lines if it is longer than one.
 func printHeadline(w io.Writer, text string) {
 	const end = "): "
-	if master, workers, found := strings.Cut(text, end); found && utf8.RuneCountInString(text) > pageWidth {
-		fmt.Fprintf(w, "%s):\n", onTerminal(w, master))
+	if master, workers, found := strings.Cut(text, end); found && utf8.RuneCountInString(text) > render.PageWidth {
+		fmt.Fprintf(w, "%s):\n", render.OnTerminal(w, master))
 		text = "  " + workers
 	}
-	fmt.Fprintln(w, onTerminal(w, text))
+	fmt.Fprintln(w, render.OnTerminal(w, text))
 }
 
 func headline(s *adminpb.State, now time.Time) string {
@@ -184,7 +185,7 @@ func headline(s *adminpb.State, now time.Time) string {
 		what = "standalone"
 	}
 	return fmt.Sprintf("master %s is %s on %s for %s (pid %d): %s, %d requests processed%s",
-		printable(s.GetVersion()), printable(s.GetStatus()), printable(s.GetListen()), age(s.GetMasterStartedAt(), now),
+		render.Printable(s.GetVersion()), render.Printable(s.GetStatus()), render.Printable(s.GetListen()), render.Age(s.GetMasterStartedAt(), now),
 		s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
@@ -123,7 +124,7 @@ func installUnits(c *cli.Context) error {
 	}
 	if fault := i.cfg.unitFault; fault != nil {
 		fmt.Fprintf(c.App.Writer, "check that user %s may execute it, and nobody else replace it: %s\n",
-			owner.name, printable(fault.Error()))
+			owner.name, render.Printable(fault.Error()))
 	}
 	changed, err := i.write(c.App.Writer, dir)
 	if err != nil {
@@ -177,7 +178,7 @@ func (i installation) write(w io.Writer, dir string) (changed []string, err erro
 		fmt.Fprintf(w, "wrote %s\n", path)
 		if len(before) > 0 {
 			for _, line := range changedSettings(string(before), u.text) {
-				fmt.Fprintf(w, "  %s\n", printable(line))
+				fmt.Fprintf(w, "  %s\n", render.Printable(line))
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/internal/safefile"
@@ -89,7 +90,7 @@ func (a account) checkFile(ctx context.Context, i installation) error {
 		return nil
 	}
 	text := strings.TrimSpace(strings.TrimPrefix(string(output), "hsu-master: error: "))
-	return exit.Usagef("user %s cannot run %s: %w: %s", a.name, printable(file), err, text)
+	return exit.Usagef("user %s cannot run %s: %w: %s", a.name, render.Printable(file), err, text)
 }
 
 // serviceHost returns the host as a configuration file finds it that a service of the user reads.

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/deploy"
 )
 
@@ -87,7 +88,7 @@ func writableFolders(c *cli.Context) ([]string, error) {
 		case err != nil:
 			return nil, exit.Usagef("--%s: %w: create it first", writableFlag, err)
 		case !info.IsDir():
-			return nil, exit.Usagef("--%s %s: is not a directory", writableFlag, printable(dir))
+			return nil, exit.Usagef("--%s %s: is not a directory", writableFlag, render.Printable(dir))
 		}
 		if dir, err = filepath.Abs(dir); err != nil {
 			return nil, fmt.Errorf("--%s: %w", writableFlag, err)

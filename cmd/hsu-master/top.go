@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
@@ -71,7 +72,7 @@ func top(c *cli.Context) error {
 	w := watcher{
 		folders: f, out: c.App.Writer,
 		json: c.Bool(jsonFlag), left: c.Int(countFlag), interval: c.Duration(intervalFlag),
-		table: loadTable{width: pageWidth, order: c.String(sortFlag), colour: os.Getenv("NO_COLOR") == ""},
+		table: loadTable{width: render.PageWidth, order: c.String(sortFlag), colour: os.Getenv("NO_COLOR") == ""},
 	}
 	switch {
 	case w.left < 0:
@@ -227,7 +228,7 @@ func (w *watcher) hangUp() {
 // show prints the table, on a terminal in place of the one before.
 func (w *watcher) show() error {
 	if w.json {
-		return printJSONLine(w.out, loadsToJSON(w.now.at, w.list))
+		return render.JSONLine(w.out, loadsToJSON(w.now.at, w.list))
 	}
 	if w.terminal == nil {
 		_, err := fmt.Fprintln(w.out, strings.Join(w.table.lines(w.list), "\n"))

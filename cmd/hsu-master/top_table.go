@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -43,7 +44,7 @@ func loads(before, now sample) []load {
 	for _, w := range now.workers {
 		l := load{
 			id: w.GetId(), status: w.GetStatus(), restarts: w.GetRestarts(), resident: w.GetUsage().GetResident(),
-			inFlight: w.GetCalls().GetInFlight(), age: age(w.GetStartedAt(), now.at),
+			inFlight: w.GetCalls().GetInFlight(), age: render.Age(w.GetStartedAt(), now.at),
 		}
 		if w.GetUsage() != nil {
 			l.cpu = w.GetUsage().CpuShare
@@ -178,16 +179,16 @@ func (t loadTable) lines(list []load) []string {
 		shown = list[from:min(len(list), from+max(0, room))]
 	}
 	columns, name := t.columns(shown)
-	lines := []string{cutAt(totals(list, len(shown)), t.width)}
+	lines := []string{render.CutAt(totals(list, len(shown)), t.width)}
 	title := []string{left("WORKER", name)}
 	for _, c := range columns {
 		title = append(title, right(c.title, c.width))
 	}
 	lines = append(lines, t.paint(strings.Join(title, " "), "\x1b[7m"))
 	for _, l := range shown {
-		line := []string{left(printable(l.id), name)}
+		line := []string{left(render.Printable(l.id), name)}
 		for _, c := range columns {
-			text := right(printable(c.of(l)), c.width)
+			text := right(render.Printable(c.of(l)), c.width)
 			if c.title == "STATUS" {
 				text = t.paint(text, statusColour(l.status))
 			}
@@ -196,7 +197,7 @@ func (t loadTable) lines(list []load) []string {
 		lines = append(lines, strings.Join(line, " "))
 	}
 	if t.note != "" {
-		lines = append(lines, cutAt(t.note, t.width))
+		lines = append(lines, render.CutAt(t.note, t.width))
 	}
 	return lines
 }
@@ -205,7 +206,7 @@ func (t loadTable) lines(list []load) []string {
 func (t loadTable) columns(shown []load) (columns []loadColumn, name int) {
 	name = leastName
 	for _, l := range shown {
-		name = max(name, min(utf8.RuneCountInString(printable(l.id)), longestName))
+		name = max(name, min(utf8.RuneCountInString(render.Printable(l.id)), longestName))
 	}
 	for len(columns) < len(loadColumns) {
 		next := append(slices.Clone(columns), loadColumns[len(columns)])
@@ -226,12 +227,12 @@ func widthOf(columns []loadColumn) (sum int) {
 
 // left and right return the text with exactly the width, or three dots if that is less.
 func left(text string, width int) string {
-	text = cutAt(text, width)
+	text = render.CutAt(text, width)
 	return text + blanks(text, width)
 }
 
 func right(text string, width int) string {
-	text = cutAt(text, width)
+	text = render.CutAt(text, width)
 	return blanks(text, width) + text
 }
 
@@ -269,7 +270,7 @@ func totals(list []load, shown int) string {
 		}
 		cpu, calls, resident, inFlight = cpu+share(l), calls+l.calls, resident+l.resident, inFlight+l.inFlight
 	}
-	text := fmt.Sprintf("%d of %s running, ", running, count(len(list), "worker"))
+	text := fmt.Sprintf("%d of %s running, ", running, render.Count(len(list), "worker"))
 	if shown < len(list) {
 		text += fmt.Sprintf("%d shown, ", shown)
 	}

@@ -6,15 +6,16 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 // printUnitRecords prints a table with a line for each unit.
 func printUnitRecords(w io.Writer, units []*adminpb.Unit) error {
-	table := newTable("UNIT", "KIND", "REPLICAS", "NOTE")
+	table := render.NewTable("UNIT", "KIND", "REPLICAS", "NOTE")
 	for _, u := range units {
-		table.row(printable(u.GetName()), printable(orDash(u.GetKind())), replicas(u), unitNote(u))
+		table.Row(render.Printable(u.GetName()), render.Printable(render.OrDash(u.GetKind())), replicas(u), unitNote(u))
 	}
-	return table.print(w)
+	return table.Print(w)
 }
 
 // replicas returns the number of workers of a unit, and the configured one if an operator has set another.
@@ -43,7 +44,7 @@ func unitNote(u *adminpb.Unit) string {
 func printScales(w io.Writer, units []*adminpb.Unit) {
 	for _, u := range units {
 		if u.Scale != nil {
-			fmt.Fprintf(w, "\n%s is scaled: %s\n", printable(u.GetName()), replicas(u))
+			fmt.Fprintf(w, "\n%s is scaled: %s\n", render.Printable(u.GetName()), replicas(u))
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
@@ -85,7 +86,7 @@ func upgrade(c *cli.Context) error {
 	}
 	if outcome.GetStep() == adminpb.UpgradeResponse_FAILED {
 		return exit.Hint(fmt.Errorf("the former program, version %s, serves again: %s",
-			printable(outcome.GetFrom()), printable(outcome.GetFailure())), "see the log of the master")
+			render.Printable(outcome.GetFrom()), render.Printable(outcome.GetFailure())), "see the log of the master")
 	}
 	return printUpgrade(c, outcome)
 }
@@ -93,12 +94,12 @@ func upgrade(c *cli.Context) error {
 func printUpgrade(c *cli.Context, o *adminpb.UpgradeResponse) error {
 	paused := o.GetPaused().AsDuration().Round(time.Millisecond)
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, upgradeJSON{
+		return render.JSON(c.App.Writer, upgradeJSON{
 			From: o.GetFrom(), To: o.GetTo(), CallsCut: o.GetCut(), Paused: paused.String(),
 		})
 	}
 	fmt.Fprintf(c.App.Writer, "upgraded from version %s to %s\ncallers waited at most %s, %s cut\n",
-		printable(o.GetFrom()), printable(o.GetTo()), paused, count(int(o.GetCut()), "call"))
+		render.Printable(o.GetFrom()), render.Printable(o.GetTo()), paused, render.Count(int(o.GetCut()), "call"))
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/handover"
@@ -140,7 +141,7 @@ func (c *programChecker) execute(files map[string]*os.File, h handed, caught *si
 func (c *programChecker) check(ctx context.Context, args master.UpgradeCheck) (master.UpgradeTarget, error) {
 	target, err := c.ask(ctx, args)
 	if err != nil {
-		err = fmt.Errorf("check %s: %w", printable(args.Binary), err)
+		err = fmt.Errorf("check %s: %w", render.Printable(args.Binary), err)
 	}
 	return target, err
 }
@@ -204,5 +205,5 @@ func endOf(output string) string {
 	case len(output) > most:
 		output = "..." + output[len(output)-most:]
 	}
-	return ": " + printable(output)
+	return ": " + render.Printable(output)
 }

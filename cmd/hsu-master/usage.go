@@ -11,6 +11,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -44,8 +45,8 @@ var usageColumns = []column{
 		}
 		return strconv.Itoa(int(u.GetOpenFiles()))
 	})},
-	{"THREADS", usageText(func(u *adminpb.Usage) string { return number(u.GetThreads()) })},
-	{"PROCS", usageText(func(u *adminpb.Usage) string { return number(u.GetProcesses()) })},
+	{"THREADS", usageText(func(u *adminpb.Usage) string { return render.Number(u.GetThreads()) })},
+	{"PROCS", usageText(func(u *adminpb.Usage) string { return render.Number(u.GetProcesses()) })},
 }
 
 func usageText(text func(*adminpb.Usage) string) func(*adminpb.Worker) string {

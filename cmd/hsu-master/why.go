@@ -16,6 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -76,7 +77,7 @@ func why(c *cli.Context, name string) error {
 	live, now := state.GetSource() == api.SourceLive, time.Now()
 	switch {
 	case c.Bool(jsonFlag):
-		return printJSON(c.App.Writer, whyToJSON(state.GetSource(), resp.GetInspections(), live, now))
+		return render.JSON(c.App.Writer, whyToJSON(state.GetSource(), resp.GetInspections(), live, now))
 	case name == "":
 		printUnwell(c.App.Writer, state, resp.GetInspections(), now)
 	default:
@@ -125,7 +126,7 @@ func liveInspect(ctx context.Context, f folders, req *adminpb.InspectRequest) (*
 	}
 	defer func() { _ = conn.Close() }()
 	resp, err := adminpb.NewAdminClient(conn).Inspect(ctx, req)
-	said := printable(status.Convert(err).Message())
+	said := render.Printable(status.Convert(err).Message())
 	switch status.Code(err) {
 	case codes.OK:
 		return resp, nil
@@ -140,7 +141,7 @@ func liveInspect(ctx context.Context, f folders, req *adminpb.InspectRequest) (*
 }
 
 func unknownName(said string) error {
-	return exit.Hint(errors.New(printable(said)), `"hsu-master worker list" lists the workers`)
+	return exit.Hint(errors.New(render.Printable(said)), `"hsu-master worker list" lists the workers`)
 }
 
 // screen is the number of lines that the explanation of one worker has at most, besides the prompt.
@@ -160,30 +161,30 @@ func printWhy(w io.Writer, name string, resp *adminpb.InspectResponse, live bool
 			fmt.Fprint(w, withoutWorkers(u))
 		}
 		if len(resp.GetUnits()) == 0 {
-			fmt.Fprintf(w, "%s has no workers\n", printable(name))
+			fmt.Fprintf(w, "%s has no workers\n", render.Printable(name))
 		}
 	default:
-		fmt.Fprintf(w, "%s has %s:\n\n", printable(name), printable(statusCounts(statusesOf(list))))
+		fmt.Fprintf(w, "%s has %s:\n\n", render.Printable(name), render.Printable(statusCounts(statusesOf(list))))
 		printShort(w, list, live, now)
 	}
 }
 
 // withoutWorkers explains a unit that has no workers.
 func withoutWorkers(u *adminpb.Unit) string {
-	var p page
-	p.add(u.GetName() + " has no workers")
+	var p render.Page
+	p.Add(u.GetName() + " has no workers")
 	switch {
 	case u.GetRetired():
-		p.field("why", "it is not in the configuration any more", 1)
+		p.Field("why", "it is not in the configuration any more", 1)
 	case u.GetDisabled():
-		p.field("why", "it is disabled", 1)
-		p.field("do", "hsu-master unit enable "+u.GetName(), 2)
+		p.Field("why", "it is disabled", 1)
+		p.Field("do", "hsu-master unit enable "+u.GetName(), 2)
 	case u.Scale != nil && u.GetScale() == 0:
-		p.field("why", fmt.Sprintf("an operator has scaled it to 0, the configuration says %d", u.GetReplicas()), 2)
-		p.field("do", fmt.Sprintf("hsu-master worker scale %s=%d", u.GetName(), max(1, u.GetReplicas())), 2)
+		p.Field("why", fmt.Sprintf("an operator has scaled it to 0, the configuration says %d", u.GetReplicas()), 2)
+		p.Field("do", fmt.Sprintf("hsu-master worker scale %s=%d", u.GetName(), max(1, u.GetReplicas())), 2)
 	default:
-		p.field("why", "its configuration says replicas: 0", 1)
-		p.field("do", "hsu-master worker scale "+u.GetName()+"=1", 2)
+		p.Field("why", "its configuration says replicas: 0", 1)
+		p.Field("do", "hsu-master worker scale "+u.GetName()+"=1", 2)
 	}
 	return p.String()
 }
@@ -203,21 +204,21 @@ func printShort(w io.Writer, list []*adminpb.Inspection, live bool, now time.Tim
 	if len(shown) == 0 {
 		shown = list
 	}
-	var p page
+	var p render.Page
 	for i, in := range shown {
 		if i == shortened {
-			p.add(fmt.Sprintf("and %d more: hsu-master worker list", len(shown)-i))
+			p.Add(fmt.Sprintf("and %d more: hsu-master worker list", len(shown)-i))
 			break
 		}
 		e := explain(in, live, now)
-		p.add(headOf(in, now))
-		p.field("why", e.why, 2)
+		p.Add(headOf(in, now))
+		p.Field("why", e.why, 2)
 		if e.next != "goes on" {
-			p.field("next", e.next, 1)
+			p.Field("next", e.next, 1)
 		}
 	}
 	fmt.Fprint(w, p.String())
-	fmt.Fprintf(w, "\nmore: hsu-master why %s\n", printable(shown[0].GetWorker().GetId()))
+	fmt.Fprintf(w, "\nmore: hsu-master why %s\n", render.Printable(shown[0].GetWorker().GetId()))
 }
 
 // printUnwell explains all that is not well.
@@ -226,16 +227,16 @@ func printUnwell(w io.Writer, state *adminpb.State, list []*adminpb.Inspection, 
 	printOffline(w, state)
 	printWriteError(w, state)
 	if live && state.GetStatus() != string(supervisor.Running) {
-		fmt.Fprintf(w, "the master is %s\n\n", printable(state.GetStatus()))
+		fmt.Fprintf(w, "the master is %s\n\n", render.Printable(state.GetStatus()))
 	}
 	switch {
 	case len(list) == 1:
 		fmt.Fprint(w, explained(list[0], live, now))
 	case len(list) > 1:
-		fmt.Fprintf(w, "%d of %s are not well:\n\n", len(list), count(len(state.GetWorkers()), "worker"))
+		fmt.Fprintf(w, "%d of %s are not well:\n\n", len(list), render.Count(len(state.GetWorkers()), "worker"))
 		printShort(w, list, live, now)
 	case !live:
-		fmt.Fprintf(w, "each of %s was well\n", count(len(state.GetWorkers()), "worker"))
+		fmt.Fprintf(w, "each of %s was well\n", render.Count(len(state.GetWorkers()), "worker"))
 	case state.GetWriteError() == "" && state.GetStatus() == string(supervisor.Running):
 		fmt.Fprintf(w, "all is well: %s\n", wellText(state.GetWorkers()))
 	}
@@ -255,7 +256,7 @@ func wellText(workers []*adminpb.Worker) string {
 			outdated++
 		}
 	}
-	text := printable(statusCounts(statusesOf(list)))
+	text := render.Printable(statusCounts(statusesOf(list)))
 	if outdated > 0 {
 		text += fmt.Sprintf("; %d outdated", outdated)
 	}
@@ -267,7 +268,7 @@ func headOf(in *adminpb.Inspection, now time.Time) string {
 	w := in.GetWorker()
 	head := fmt.Sprintf("%s is %s", w.GetId(), phrase(w.GetStatus()))
 	if in.GetSince() != nil {
-		head += fmt.Sprintf(" since %s, %s ago", at(in.GetSince(), now), age(in.GetSince(), now))
+		head += fmt.Sprintf(" since %s, %s ago", render.At(in.GetSince(), now), render.Age(in.GetSince(), now))
 	}
 	return head
 }
@@ -275,22 +276,22 @@ func headOf(in *adminpb.Inspection, now time.Time) string {
 // explained returns one screen about a worker. The output gets the lines that the rest leaves.
 func explained(in *adminpb.Inspection, live bool, now time.Time) string {
 	w, e := in.GetWorker(), explain(in, live, now)
-	var p page
-	p.add(headOf(in, now))
-	p.field("why", e.why, 3)
-	p.field("next", e.next, 2)
-	p.field("do", e.do, 2)
+	var p render.Page
+	p.Add(headOf(in, now))
+	p.Field("why", e.why, 3)
+	p.Field("next", e.next, 2)
+	p.Field("do", e.do, 2)
 	if in.GetPolicy().GetSpent() > 0 {
-		p.field("budget", fmt.Sprintf("%s; %d in all", budgetText(in.GetPolicy()), w.GetRestarts()), 1)
+		p.Field("budget", fmt.Sprintf("%s; %d in all", budgetText(in.GetPolicy()), w.GetRestarts()), 1)
 	}
-	p.list("exits", exitLines(in, 4, now))
+	p.List("exits", exitLines(in, 4, now))
 	addChecks(&p, w, now)
-	p.field("calls", callsText(w.GetCalls()), 1)
+	p.Field("calls", callsText(w.GetCalls()), 1)
 	if w.GetPid() != 0 {
-		p.field("process", processText(in, now), 1)
+		p.Field("process", processText(in, now), 1)
 	}
-	p.list("limits", unenforcedKeys(w))
-	p.list("output", lastLines(w.GetLastOutput(), screen-len(p.lines)))
+	p.List("limits", unenforcedKeys(w))
+	p.List("output", lastLines(w.GetLastOutput(), screen-p.Len()))
 	return p.String()
 }
 
@@ -298,16 +299,16 @@ func explained(in *adminpb.Inspection, live bool, now time.Time) string {
 func exitLines(in *adminpb.Inspection, most int, now time.Time) []string {
 	var lines []string
 	for _, e := range in.GetExits() {
-		lines = append(lines, at(e.GetExit().GetAt(), now)+"  "+exitCause(e))
+		lines = append(lines, render.At(e.GetExit().GetAt(), now)+"  "+exitCause(e))
 	}
 	if last := in.GetWorker().GetLastExit(); len(lines) == 0 && last != nil { // recorded by an earlier release
-		lines = append(lines, at(last.GetAt(), now)+"  "+exitCause(&adminpb.Inspection_PastExit{Exit: last}))
+		lines = append(lines, render.At(last.GetAt(), now)+"  "+exitCause(&adminpb.Inspection_PastExit{Exit: last}))
 	}
 	return lines[:min(len(lines), most)]
 }
 
 // addChecks adds the last answers to the checks, and when the next ones are due.
-func addChecks(p *page, w *adminpb.Worker, now time.Time) {
+func addChecks(p *render.Page, w *adminpb.Worker, now time.Time) {
 	label := "health"
 	for _, c := range w.GetChecks() {
 		line := ""
@@ -318,15 +319,15 @@ func addChecks(p *page, w *adminpb.Worker, now time.Time) {
 		case c.GetAnsweredAt() == nil:
 			line += "no answer yet"
 		case c.GetPassed():
-			line += "passed " + age(c.GetAnsweredAt(), now) + " ago"
+			line += "passed " + render.Age(c.GetAnsweredAt(), now) + " ago"
 		default:
-			line += "missed " + age(c.GetAnsweredAt(), now) + " ago"
+			line += "missed " + render.Age(c.GetAnsweredAt(), now) + " ago"
 		}
 		line += ", asked again " + dueText(c, now) + ": " + c.GetProbe()
 		if c.GetAnswer() != "" {
 			line += ": " + c.GetAnswer()
 		}
-		p.field(label, line, 2)
+		p.Field(label, line, 2)
 		label = ""
 	}
 }
@@ -352,7 +353,7 @@ func processText(in *adminpb.Inspection, now time.Time) string {
 	if w.GetPort() != 0 {
 		parts = append(parts, fmt.Sprintf("port %d", w.GetPort()))
 	}
-	parts = append(parts, "started "+at(w.GetStartedAt(), now))
+	parts = append(parts, "started "+render.At(w.GetStartedAt(), now))
 	for _, column := range usageColumns[:3] {
 		if value := column.of(w); value != "-" {
 			parts = append(parts, strings.ToLower(column.title)+" "+value)
@@ -386,7 +387,7 @@ func whyToJSON(source string, list []*adminpb.Inspection, live bool, now time.Ti
 		w, e := in.GetWorker(), explain(in, live, now)
 		shown.Well = shown.Well && well(w)
 		shown.Workers = append(shown.Workers, explanationJSON{
-			ID: w.GetId(), Unit: w.GetUnit(), Status: w.GetStatus(), Since: timeOf(in.GetSince()), Well: well(w),
+			ID: w.GetId(), Unit: w.GetUnit(), Status: w.GetStatus(), Since: render.LocalTime(in.GetSince()), Well: well(w),
 			Why: e.why, Next: e.next, Do: e.do,
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
@@ -55,12 +56,12 @@ func explainStatus(in *adminpb.Inspection, e *explanation, now time.Time) {
 	case records.StatusStopped:
 		explainStopped(in, e, now)
 	case records.StatusBackoff:
-		e.next = "tries again " + moment(w.GetRetryAt(), now) + "; " + budgetLeft(in.GetPolicy())
+		e.next = "tries again " + render.Moment(w.GetRetryAt(), now) + "; " + budgetLeft(in.GetPolicy())
 		e.do = "mend it; " + commandFor("worker restart", w) + "  tries at once"
 	case records.StatusFailed:
 		e.next = "is not tried again by itself"
 		if w.GetRetryAt() != nil {
-			e.next = "tries once more " + moment(w.GetRetryAt(), now)
+			e.next = "tries once more " + render.Moment(w.GetRetryAt(), now)
 		}
 		e.do = "mend it, then: " + commandFor("worker restart", w)
 	case records.StatusWaiting:
@@ -72,7 +73,7 @@ func explainStatus(in *adminpb.Inspection, e *explanation, now time.Time) {
 		}
 	case records.StatusScheduled:
 		e.why = cmp.Or(lastRun(w, now), "it has not run yet")
-		e.next = "runs " + moment(w.GetNextDueAt(), now)
+		e.next = "runs " + render.Moment(w.GetNextDueAt(), now)
 		e.do = commandFor("worker start", w) + "  runs it now"
 	case records.StatusCompleted:
 		e.why = cmp.Or(w.GetReason(), "it ended with a success code")
@@ -106,7 +107,7 @@ func explainStarting(in *adminpb.Inspection, e *explanation, now time.Time) {
 	}
 	if limit := in.GetPolicy().GetStartTimeout(); limit != nil && w.GetStartedAt() != nil {
 		by := w.GetStartedAt().AsTime().Add(limit.AsDuration())
-		e.next = "is stopped " + moment(timestamppb.New(by), now) + ", if it is not ready by then; " +
+		e.next = "is stopped " + render.Moment(timestamppb.New(by), now) + ", if it is not ready by then; " +
 			budgetLeft(in.GetPolicy())
 	}
 	e.do = commandFor("worker logs", w)
@@ -135,7 +136,7 @@ func explainStopping(in *adminpb.Inspection, e *explanation, now time.Time) {
 	e.next = "ends"
 	if grace := in.GetPolicy().GetStopGrace(); grace != nil && in.GetSince() != nil {
 		by := in.GetSince().AsTime().Add(grace.AsDuration())
-		e.next = "is killed " + moment(timestamppb.New(by), now) + ", if it has not ended by then"
+		e.next = "is killed " + render.Moment(timestamppb.New(by), now) + ", if it has not ended by then"
 	}
 	switch {
 	case in.GetRetired():
@@ -190,7 +191,7 @@ func lastOrder(in *adminpb.Inspection, now time.Time) string {
 func recordedOrder(in *adminpb.Inspection, now time.Time, types ...string) string {
 	for _, e := range in.GetEvents() {
 		if e.GetOperator() != nil && slices.Contains(types, e.GetType()) {
-			return orderText(e.GetOperator(), ", "+at(e.GetTime(), now))
+			return orderText(e.GetOperator(), ", "+render.At(e.GetTime(), now))
 		}
 	}
 	return ""
@@ -211,7 +212,7 @@ func orderText(by *adminpb.Operator, when string) string {
 func lastRun(w *adminpb.Worker, now time.Time) string {
 	last := "its last run"
 	if w.GetLastDueAt() != nil {
-		last += ", due " + at(w.GetLastDueAt(), now) + ","
+		last += ", due " + render.At(w.GetLastDueAt(), now) + ","
 	}
 	switch {
 	case w.GetReason() != "":
@@ -231,7 +232,7 @@ func budgetLeft(p *adminpb.Inspection_Policy) string {
 	if left <= 0 {
 		return "the next failure makes it failed"
 	}
-	return fmt.Sprintf("%s left within %s, then failed", count(left, "restart"), shortAge(p.GetWindow().AsDuration()))
+	return fmt.Sprintf("%s left within %s, then failed", render.Count(left, "restart"), render.ShortAge(p.GetWindow().AsDuration()))
 }
 
 // exitCause describes an exit and what caused it.
@@ -265,27 +266,3 @@ func exitCause(e *adminpb.Inspection_PastExit) string {
 
 // commandFor returns a command about the worker.
 func commandFor(verb string, w *adminpb.Worker) string { return "hsu-master " + verb + " " + w.GetId() }
-
-// at returns a time of the day, with the date if that is not today.
-func at(t *timestamppb.Timestamp, now time.Time) string {
-	shown := timeOf(t)
-	if shown == nil {
-		return "at an unknown time"
-	}
-	local := now.Local()
-	if shown.YearDay() != local.YearDay() || shown.Year() != local.Year() {
-		return shown.Format(time.DateTime)
-	}
-	return shown.Format(time.TimeOnly)
-}
-
-// moment returns when something happens: "at 03:12:20, in 4s".
-func moment(t *timestamppb.Timestamp, now time.Time) string {
-	if t == nil {
-		return "at an unknown time"
-	}
-	if !t.AsTime().After(now) {
-		return "now"
-	}
-	return "at " + at(t, now) + ", in " + shortAge(t.AsTime().Sub(now).Round(time.Second))
-}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 )
@@ -356,7 +357,7 @@ func TestWhyFitsATerminal(t *testing.T) {
 			t.Errorf("%s: %d lines", status, len(lines))
 		}
 		for _, line := range lines {
-			if utf8.RuneCountInString(line) > pageWidth || strings.ContainsRune(line, '\x1b') {
+			if utf8.RuneCountInString(line) > render.PageWidth || strings.ContainsRune(line, '\x1b') {
 				t.Errorf("%s: line %q", status, line)
 			}
 		}

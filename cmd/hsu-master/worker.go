@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 func workerCommand() *cli.Command {
@@ -21,7 +23,7 @@ func workerCommand() *cli.Command {
 				return err
 			}
 			if c.Bool(jsonFlag) {
-				return printJSON(c.App.Writer, workersJSON{
+				return render.JSON(c.App.Writer, workersJSON{
 					state.GetSource(), workersToJSON(state.GetWorkers()), unitsToJSON(state.GetUnits()),
 				})
 			}

@@ -1,4 +1,4 @@
-package main
+package render
 
 import (
 	"fmt"
@@ -10,11 +10,11 @@ import (
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
-// table is text in columns, of which the first row has the titles. Its cells must be printable.
+// Table is text in columns, of which the first row has the titles. Its cells must be printable.
 //
 // On a terminal, it is as wide as that at most: the last column is wrapped, and if that is not enough, the longest
 // cells of the other columns are cut, which then end in "…". In a file or a pipe, nothing is wrapped or cut.
-type table struct{ rows [][]string }
+type Table struct{ rows [][]string }
 
 const (
 	columnGap = 2
@@ -23,12 +23,14 @@ const (
 	leastText   = 24
 )
 
-func newTable(titles ...string) *table { return &table{rows: [][]string{titles}} }
+// NewTable returns a table with only its titles.
+func NewTable(titles ...string) *Table { return &Table{rows: [][]string{titles}} }
 
-func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+// Row adds a row.
+func (t *Table) Row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// print prints the table without empty columns.
-func (t *table) print(w io.Writer) error {
+// Print prints the table without empty columns.
+func (t *Table) Print(w io.Writer) error {
 	if _, err := io.WriteString(w, t.text(terminal.Width(w))); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
@@ -36,7 +38,7 @@ func (t *table) print(w io.Writer) error {
 }
 
 // text lays the table out for a width; 0 means that there is none.
-func (t *table) text(width int) string {
+func (t *Table) text(width int) string {
 	rows := t.withoutEmpty()
 	widths := columnWidths(rows)
 	last := len(widths) - 1
@@ -56,7 +58,7 @@ func (t *table) text(width int) string {
 		}
 		parts := []string{row[last]}
 		if width > 0 {
-			parts = wrap(row[last], widths[last])
+			parts = Wrap(row[last], widths[last])
 		}
 		for i, part := range parts {
 			if i > 0 {
@@ -70,7 +72,7 @@ func (t *table) text(width int) string {
 }
 
 // withoutEmpty returns the rows without the columns that are empty in all of them but the first.
-func (t *table) withoutEmpty() [][]string {
+func (t *Table) withoutEmpty() [][]string {
 	rows := make([][]string, len(t.rows))
 	for i := range t.rows[0] {
 		empty := len(t.rows) > 1 && !slices.ContainsFunc(t.rows[1:], func(row []string) bool { return row[i] != "" })
@@ -130,28 +132,28 @@ func ellipsized(text string, width int) string {
 	return string([]rune(text)[:max(0, width-1)]) + "…"
 }
 
-// paragraph returns the text in lines of at most so many characters, all but the first indented by so many more than
+// Paragraph returns the text in lines of at most so many characters, all but the first indented by so many more than
 // the text is. A word that is longer stays whole.
-func paragraph(text string, width, indent int) string {
+func Paragraph(text string, width, indent int) string {
 	words := strings.TrimLeft(text, " ")
 	before := text[:len(text)-len(words)]
-	lines := wrap(words, max(1, width-indent-len(before)))
+	lines := Wrap(words, max(1, width-indent-len(before)))
 	return before + strings.Join(lines, "\n"+before+strings.Repeat(" ", indent))
 }
 
-// onTerminal returns the line wrapped at the width of the terminal that w writes to, unchanged if it is none.
-func onTerminal(w io.Writer, line string) string {
+// OnTerminal returns the line wrapped at the width of the terminal that w writes to, unchanged if it is none.
+func OnTerminal(w io.Writer, line string) string {
 	width := terminal.Width(w)
 	if width == 0 {
 		return line
 	}
-	return paragraph(line, width, columnGap)
+	return Paragraph(line, width, columnGap)
 }
 
-// widthFor returns the width of the text for people: that of the terminal, or the usual one.
-func widthFor(w io.Writer) int {
+// WidthFor returns the width of the text for people: that of the terminal, or the usual one.
+func WidthFor(w io.Writer) int {
 	if width := terminal.Width(w); width > 0 {
 		return width
 	}
-	return pageWidth
+	return PageWidth
 }
