@@ -10,30 +10,30 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/daemon"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/logging"
 	"github.com/core-tools/hsu-master/master"
 )
 
 func main() {
 	master.RunStartHelper()
-	t := takeOver(os.Stderr)
+	t := daemon.TakeOver(os.Stderr)
 	leaked := watchLeaks()
 	defer func() {
 		if p := recover(); p != nil {
-			t.fallBack(fmt.Sprintf("it panicked before it served: %v", p))
+			t.FallBack(fmt.Sprintf("it panicked before it served: %v", p))
 			panic(p)
 		}
 	}()
-	code := run(withTakeover(context.Background(), t), os.Args[1:], os.Stdout, os.Stderr)
-	t.fallBack(fmt.Sprintf("it ended with exit code %d before it served", code))
+	code := run(daemon.WithTakeover(context.Background(), t), os.Args[1:], os.Stdout, os.Stderr)
+	t.FallBack(fmt.Sprintf("it ended with exit code %d before it served", code))
 	os.Exit(leaked(code))
 }
 
 // run executes a command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == upgradeCheckWord {
-		ctx, args = asUpgradeCheck(ctx, args[1:])
-	}
+	ctx, args = daemon.AsUpgradeCheck(ctx, args)
 	out := &outlet{Writer: stdout}
 	app := newApp(out, stderr)
 	ordered, err := reorder(app, args)
@@ -46,9 +46,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exit.Done
 	}
-	fmt.Fprintf(stderr, "%shsu-master: error: %v\n", prefix(stderr, priorityError), err)
+	fmt.Fprintf(stderr, "%shsu-master: error: %v\n", logging.Prefix(stderr, logging.PriorityError), err)
 	if next := exit.NextStep(err); next != "" {
-		fmt.Fprintf(stderr, "%shsu-master: hint: %s\n", prefix(stderr, priorityNotice), next)
+		fmt.Fprintf(stderr, "%shsu-master: hint: %s\n", logging.Prefix(stderr, logging.PriorityNotice), next)
 	}
 	return exit.Code(err)
 }

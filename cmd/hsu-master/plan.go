@@ -91,7 +91,7 @@ type plan struct {
 // noUnitsGiven reports whether neither flags nor a file describe the wanted units. A file may want none, and so does
 // --worker-count 0.
 func (cfg config) noUnitsGiven() bool {
-	return len(cfg.master.Units) == 0 && cfg.master.ReadUnits == nil && !cfg.noWorkers
+	return len(cfg.Master.Units) == 0 && cfg.Master.ReadUnits == nil && !cfg.noWorkers
 }
 
 // The values of plan.Wanted.
@@ -109,7 +109,7 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	}
 	p := plan{
 		Source: api.SourceOffline, MasterPID: masterPID, Wanted: wantedFlags, Backup: next.Backup,
-		unitFault: cfg.unitFault,
+		unitFault: cfg.UnitFault,
 	}
 	if masterPID != 0 {
 		p.Source = api.SourceLive
@@ -135,7 +135,7 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	p.Workers, err = recovery.Plan(ctx, recovery.PlanOptions{
 		Snapshot: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
 		AsRecorded: p.Wanted == wantedRecorded, Secrets: secrets,
-	}, cfg.master.Units...)
+	}, cfg.Master.Units...)
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the next start: %w", err)
 	}
@@ -156,7 +156,7 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 		return store.NextStart{}, 0, err
 	}
 	next, err := store.ReadNextStart(cfg.folders.state, store.Options{
-		OnDamage: cfg.master.OnDamage,
+		OnDamage: cfg.Master.OnDamage,
 		LostID: func() (string, error) {
 			return recovery.LivingMasterID(ctx, cfg.folders.state, cfg.folders.liveRuntime())
 		},

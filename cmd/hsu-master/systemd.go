@@ -122,7 +122,7 @@ func installUnits(c *cli.Context) error {
 	if err := i.makeFolders(c, owner); err != nil {
 		return err
 	}
-	if fault := i.cfg.unitFault; fault != nil {
+	if fault := i.cfg.UnitFault; fault != nil {
 		fmt.Fprintf(c.App.Writer, "check that user %s may execute it, and nobody else replace it: %s\n",
 			owner.name, render.Printable(fault.Error()))
 	}

@@ -38,7 +38,7 @@ func needsOf(cfg config, given []string, user string) needs {
 	for _, u := range cfg.file.Units {
 		n.read = append(n.read, u.Program.EnvFile...)
 	}
-	for _, u := range cfg.master.Units {
+	for _, u := range cfg.Master.Units {
 		if !u.Starts() {
 			continue
 		}

@@ -47,7 +47,7 @@ func installationOf(c *cli.Context) (installation, error) {
 		cfg.folders.runtime = filepath.Join("/run", options.Name)
 	}
 	options.ExecStart, options.ExecReload = command, reloadLine(command)
-	options.ListenStream, options.StopGrace = cfg.address, cfg.master.StopGrace
+	options.ListenStream, options.StopGrace = cfg.Address, cfg.Master.StopGrace
 	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
 		if c.IsSet(flag) {
 			options.ReadWritePaths = append(options.ReadWritePaths, dir)

@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"fmt"
@@ -14,10 +14,10 @@ const (
 	logLastWait = time.Second
 )
 
-// logWriter writes lines in the background and never blocks the caller: a suspended terminal (Ctrl-S), a pipe
+// Writer writes lines in the background and never blocks the caller: a suspended terminal (Ctrl-S), a pipe
 // that is not read or a stuck log collector must not stop the supervision. Lines beyond logQueue are dropped and
 // counted.
-type logWriter struct {
+type Writer struct {
 	w     io.Writer
 	lines chan []byte
 	done  chan struct{}
@@ -27,14 +27,14 @@ type logWriter struct {
 	closed  bool
 }
 
-func newLogWriter(w io.Writer) *logWriter {
-	l := &logWriter{w: w, lines: make(chan []byte, logQueue), done: make(chan struct{})}
+func newLogWriter(w io.Writer) *Writer {
+	l := &Writer{w: w, lines: make(chan []byte, logQueue), done: make(chan struct{})}
 	go l.run()
 	return l
 }
 
 // Write queues one line. It never fails and never blocks.
-func (l *logWriter) Write(line []byte) (int, error) {
+func (l *Writer) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -48,7 +48,7 @@ func (l *logWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (l *logWriter) run() {
+func (l *Writer) run() {
 	defer close(l.done)
 	for line := range l.lines {
 		// An error of the log cannot be reported anywhere.
@@ -63,8 +63,8 @@ func (l *logWriter) run() {
 	}
 }
 
-// close waits up to logLastWait until the queued lines are written.
-func (l *logWriter) close() {
+// Close waits up to logLastWait until the queued lines are written.
+func (l *Writer) Close() {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true

@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"bytes"
@@ -27,7 +27,7 @@ func testLogWriterNeverWaits(t *testing.T) {
 		defer close(done)
 		_, _ = io.Copy(&text, read)
 	}()
-	l.close()
+	l.Close()
 	_ = write.Close()
 	<-done
 	if got := strings.Count(text.String(), "line "); got < logQueue {
@@ -46,7 +46,7 @@ func testLogWriterWritesAll(t *testing.T) {
 	for i := range 100 {
 		fmt.Fprintf(l, "%d\n", i)
 	}
-	l.close()
+	l.Close()
 	if got := strings.Count(text.String(), "\n"); got != 100 {
 		t.Errorf("%d lines, want 100", got)
 	}

@@ -1,4 +1,5 @@
-package main
+// Package logging is the log of a running master: on a terminal, in the journal, or for machines.
+package logging
 
 import (
 	"context"
@@ -15,8 +16,11 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
 
-// discard is the logger of commands that have no log.
-var discard = slog.New(slog.DiscardHandler)
+// Open returns a logger that writes to w in the background, and its writer, which must be closed.
+func Open(w io.Writer, asJSON bool, level slog.Level) (*slog.Logger, *Writer) {
+	out := newLogWriter(w)
+	return newLogger(out, sinkOf(w), asJSON, level), out
+}
 
 // newLogger returns a logger that writes JSON, text for machines, or, on a terminal, one short line per event.
 // Lines for the journal have a priority and no time, because the journal adds its own.

@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"context"
@@ -8,9 +8,9 @@ import (
 
 // Priority prefixes of journal lines: sd-daemon(3).
 const (
-	priorityError   = "<3>"
-	priorityWarning = "<4>"
-	priorityNotice  = "<5>"
+	PriorityError   = "<3>"
+	PriorityWarning = "<4>"
+	PriorityNotice  = "<5>"
 	priorityInfo    = "<6>"
 	priorityDebug   = "<7>"
 )
@@ -18,17 +18,17 @@ const (
 func priorityOf(level slog.Level) string {
 	switch {
 	case level >= slog.LevelError:
-		return priorityError
+		return PriorityError
 	case level >= slog.LevelWarn:
-		return priorityWarning
+		return PriorityWarning
 	case level >= slog.LevelInfo:
 		return priorityInfo
 	}
 	return priorityDebug
 }
 
-// prefix returns the priority if w is the journal, and otherwise "".
-func prefix(w io.Writer, priority string) string {
+// Prefix returns the priority if w is the journal, and otherwise "".
+func Prefix(w io.Writer, priority string) string {
 	if sinkOf(w) == toJournal {
 		return priority
 	}

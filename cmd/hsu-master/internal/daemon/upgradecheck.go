@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bytes"
@@ -36,28 +36,36 @@ type checkResult struct {
 	Schema  uint64 `json:"schema"`
 }
 
-// upgradeCheck has "run" check its needs, in place of running.
-type upgradeCheck struct{ state, network, address string }
+// UpgradeCheck has "run" check its needs, in place of running.
+type UpgradeCheck struct {
+	State            string // the folder of the copy
+	network, address string
+}
 
 type upgradeCheckKey struct{}
 
-// asUpgradeCheck returns the context and the arguments of the command that is checked.
-func asUpgradeCheck(ctx context.Context, args []string) (context.Context, []string) {
-	const own = 3
-	if len(args) < own {
+// AsUpgradeCheck returns the context and the arguments of the command that is checked, if it is.
+func AsUpgradeCheck(ctx context.Context, args []string) (context.Context, []string) {
+	if len(args) == 0 || args[0] != upgradeCheckWord {
 		return ctx, args
 	}
-	return context.WithValue(ctx, upgradeCheckKey{}, &upgradeCheck{args[0], args[1], args[2]}), args[own:]
+	const own = 4
+	if len(args) < own {
+		return ctx, args[1:]
+	}
+	return context.WithValue(ctx, upgradeCheckKey{}, &UpgradeCheck{args[1], args[2], args[3]}), args[own:]
 }
 
-func upgradeCheckOf(ctx context.Context) *upgradeCheck {
-	check, _ := ctx.Value(upgradeCheckKey{}).(*upgradeCheck)
+// UpgradeCheckOf returns the check that the command line is for, nil if it is for none.
+func UpgradeCheckOf(ctx context.Context) *UpgradeCheck {
+	check, _ := ctx.Value(upgradeCheckKey{}).(*UpgradeCheck)
 	return check
 }
 
-func (u *upgradeCheck) run(cfg config, stdout io.Writer) error {
-	if cfg.tls != (api.TLSFiles{}) {
-		if _, err := cfg.tls.Config(discard); err != nil {
+// Run checks the needs of a start.
+func (u *UpgradeCheck) Run(cfg Config, stdout io.Writer) error {
+	if cfg.TLS != (api.TLSFiles{}) {
+		if _, err := cfg.TLS.Config(discard); err != nil {
 			return exit.Usage(err)
 		}
 	}
@@ -70,11 +78,11 @@ func (u *upgradeCheck) run(cfg config, stdout io.Writer) error {
 			return fmt.Errorf("inherited listener: %w", err)
 		}
 	}
-	schema, err := openCopy(u.state)
+	schema, err := openCopy(u.State)
 	if err != nil {
 		return err
 	}
-	line, err := json.Marshal(checkResult{Version: version(), Schema: schema})
+	line, err := json.Marshal(checkResult{Version: cfg.Master.Version, Schema: schema})
 	if err != nil {
 		return err
 	}

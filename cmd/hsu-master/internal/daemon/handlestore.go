@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -24,7 +24,7 @@ type handleStore struct {
 
 // newHandleStore returns a store with the files that systemd has passed, and with those that the earlier program of
 // this process has handed over.
-func newHandleStore(n *notifier, kept map[string]*os.File, taken *takeover) *handleStore {
+func newHandleStore(n *notifier, kept map[string]*os.File, taken *Takeover) *handleStore {
 	s := &handleStore{notify: n, kept: kept, own: map[string]*os.File{}}
 	maps.Copy(s.kept, taken.withPrefix(keptPrefix))
 	for name, f := range s.kept {
@@ -79,7 +79,7 @@ func (s *handleStore) handOver(to map[string]*os.File) {
 }
 
 // withPrefix removes and returns the files whose names have the prefix, by the rest of their names.
-func (t *takeover) withPrefix(prefix string) map[string]*os.File {
+func (t *Takeover) withPrefix(prefix string) map[string]*os.File {
 	found := map[string]*os.File{}
 	if t == nil {
 		return found

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"net"
@@ -20,7 +20,7 @@ func TestPassedListenerIsHeldToTheRuleOfListen(t *testing.T) {
 	secured := api.TLSFiles{Cert: "cert.pem", Key: "key.pem"}
 	for _, test := range []struct {
 		addr   net.Addr
-		cfg    config
+		cfg    Config
 		refuse bool
 	}{
 		{addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}},
@@ -30,12 +30,12 @@ func TestPassedListenerIsHeldToTheRuleOfListen(t *testing.T) {
 		{addr: &net.TCPAddr{IP: net.IPv6zero, Port: 1}, refuse: true},
 		{addr: &net.TCPAddr{Port: 1}, refuse: true},
 		{addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}, refuse: true},
-		{addr: &net.TCPAddr{IP: net.IPv4zero, Port: 1}, cfg: config{tls: secured}},
-		{addr: &net.TCPAddr{IP: net.IPv4zero, Port: 1}, cfg: config{insecure: true}},
+		{addr: &net.TCPAddr{IP: net.IPv4zero, Port: 1}, cfg: Config{TLS: secured}},
+		{addr: &net.TCPAddr{IP: net.IPv4zero, Port: 1}, cfg: Config{Insecure: true}},
 	} {
 		err := test.cfg.checkPassed(addressed{addr: test.addr})
 		if refused := err != nil && exit.Code(err) == exit.WrongUsage; refused != test.refuse {
-			t.Errorf("%s with %+v: %v, want refused: %v", test.addr, test.cfg.tls, err, test.refuse)
+			t.Errorf("%s with %+v: %v, want refused: %v", test.addr, test.cfg.TLS, err, test.refuse)
 		}
 	}
 }

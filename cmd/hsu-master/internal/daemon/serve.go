@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/logging"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/handover"
 	"github.com/core-tools/hsu-master/master"
@@ -24,19 +25,18 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// serve runs a master until a signal or a failure ends it. It prepares the process, passes signals to the master, and
+// Serve runs a master until a signal or a failure ends it. It prepares the process, passes signals to the master, and
 // notifies systemd.
-func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
-	out := newLogWriter(stderr)
-	defer out.close()
-	log := newLogger(out, sinkOf(stderr), cfg.logJSON, cfg.logLevel)
+func Serve(ctx context.Context, cfg Config, stderr io.Writer) (err error) {
+	log, out := logging.Open(stderr, cfg.LogJSON, cfg.LogLevel)
+	defer out.Close()
 	// Watch for signals before anything is opened. A signal that arrives during startup is handled after it.
 	taken := takeoverOf(ctx)
 	signals := taken.signals()
 	defer signals.stop()
-	defer signals.bound(cfg.stopTime.get, func(took time.Duration) {
+	defer signals.bound(cfg.StopTime.Longest, func(took time.Duration) {
 		log.Error("master stop timed out", "duration", took)
-		out.close()
+		out.Close()
 		os.Exit(exit.Failed)
 	})()
 	haveThreads(threadsInHand)
@@ -65,10 +65,10 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 		}
 		defer reapOrphans(after)()
 	}
-	if cfg.unitFault != nil {
-		log.Error("worker executable unusable", "error", cfg.unitFault)
+	if cfg.UnitFault != nil {
+		log.Error("worker executable unusable", "error", cfg.UnitFault)
 	}
-	err = runMaster(ctx, m, signals, notify, cfg.detach, log)
+	err = runMaster(ctx, m, signals, notify, cfg.Detach, log)
 	if errors.Is(err, master.ErrUpgrade) {
 		return replaceProgram(m, kept, programs, signals, out, log)
 	}
@@ -81,15 +81,15 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 
 // open opens the master with what systemd has passed to this process, and the store of its handles.
 func open(
-	cfg config, notify *notifier, taken *takeover, programs *programChecker, log *slog.Logger,
+	cfg Config, notify *notifier, taken *Takeover, programs *programChecker, log *slog.Logger,
 ) (*master.Master, *handleStore, error) {
-	options := cfg.master
+	options := cfg.Master
 	options.Log = log
-	if cfg.tls != (api.TLSFiles{}) {
+	if cfg.TLS != (api.TLSFiles{}) {
 		reloads := make(chan error, 8) // more than the history may need to catch up with
 		options.Certificates = reloads
 		var err error
-		options.TLS, err = cfg.tls.ConfigNoting(log, func(err error) {
+		options.TLS, err = cfg.TLS.ConfigNoting(log, func(err error) {
 			select {
 			case reloads <- err:
 			default:
@@ -111,18 +111,18 @@ func open(
 	if notify.on || handover.Supported {
 		options.Keeper = kept
 	}
-	options.Listen = listenOn(cfg.address, "--port")
+	options.Listen = listenOn(cfg.Address, "--port")
 	if passed.listener != nil {
-		if address := passed.listener.Addr().String(); cfg.file != nil && !sameAddress(address, cfg.address) {
-			log.Warn("listener differs from the file", "address", address, "listen", cfg.address)
+		if address := passed.listener.Addr().String(); cfg.FromFile && !sameAddress(address, cfg.Address) {
+			log.Warn("listener differs from the file", "address", address, "listen", cfg.Address)
 		}
 		options.Listen = func() (net.Listener, error) { return passed.listener, cfg.checkPassed(passed.listener) }
 	}
-	if cfg.metrics != "" {
-		options.ListenMetrics = inheritMetrics(cfg.metrics, taken.file(master.FileMetrics))
+	if cfg.Metrics != "" {
+		options.ListenMetrics = inheritMetrics(cfg.Metrics, taken.file(master.FileMetrics))
 	}
-	if cfg.registry != "" {
-		options.ListenRegistry = master.InheritRegistry(cfg.registry, taken.file(master.FileRegistry))
+	if cfg.Registry != "" {
+		options.ListenRegistry = master.InheritRegistry(cfg.Registry, taken.file(master.FileRegistry))
 	}
 	m, err := master.New(options)
 	if err != nil && passed.listener != nil {

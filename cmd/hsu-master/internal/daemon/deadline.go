@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"os"
@@ -45,11 +45,12 @@ func awaitEnd(
 	}
 }
 
-// stopTime is the longest time that an orderly stop of the workers takes. A reload can raise it, and nothing lowers it,
+// StopTime is the longest time that an orderly stop of the workers takes. A reload can raise it, and nothing lowers it,
 // because workers of the former units may still be stopping.
-type stopTime struct{ longest atomic.Int64 }
+type StopTime struct{ longest atomic.Int64 }
 
-func (s *stopTime) get() time.Duration { return time.Duration(s.longest.Load()) }
+// Longest returns the time.
+func (s *StopTime) Longest() time.Duration { return time.Duration(s.longest.Load()) }
 
-// raise must not be called twice at the same time.
-func (s *stopTime) raise(to time.Duration) { s.longest.Store(max(s.longest.Load(), int64(to))) }
+// Raise raises the time. It must not be called twice at the same time.
+func (s *StopTime) Raise(to time.Duration) { s.longest.Store(max(s.longest.Load(), int64(to))) }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/logging"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/handover"
 	"github.com/core-tools/hsu-master/master"
@@ -34,10 +35,10 @@ type handed struct {
 	Signals []syscall.Signal // that have arrived and were not executed
 }
 
-// takeover is the handover of the former program of this process. Until this program serves, it holds duplicates of the
+// Takeover is the handover of the former program of this process. Until this program serves, it holds duplicates of the
 // descriptors, with which it executes the former program again if this one fails. A program that has replaced none has
 // a nil takeover.
-type takeover struct {
+type Takeover struct {
 	handed
 	files   map[string]*os.File // for the master
 	caught  *signals            // since before the rest of the start, so that few can be lost
@@ -48,20 +49,20 @@ type takeover struct {
 	program *os.File            // the former program; nil if this is the former program
 }
 
-// takeOver takes the handover of the former program of this process.
-func takeOver(stderr io.Writer) *takeover {
+// TakeOver takes the handover of the former program of this process.
+func TakeOver(stderr io.Writer) *Takeover {
 	taken, err := handover.Take()
 	if err == nil && taken == nil {
 		return nil
 	}
-	t := &takeover{
+	t := &Takeover{
 		files: map[string]*os.File{}, backup: map[string]*os.File{}, stderr: stderr, caught: watchSignals(),
 	}
 	if err == nil {
 		err = taken.Facts(&t.handed)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "%shsu-master: error: %v\n", prefix(stderr, priorityError), err)
+		fmt.Fprintf(stderr, "%shsu-master: error: %v\n", logging.Prefix(stderr, logging.PriorityError), err)
 		return nil // as after a crash
 	}
 	t.Signals = append(t.Signals, taken.Signals()...)
@@ -78,16 +79,16 @@ func takeOver(stderr io.Writer) *takeover {
 	}
 	for name, f := range t.files {
 		if t.backup[name], err = handover.Duplicate(f); err != nil {
-			t.fallBack(err.Error())
+			t.FallBack(err.Error())
 			return t
 		}
 	}
-	t.guard = time.AfterFunc(serveWithin, func() { t.fallBack(fmt.Sprintf("it did not serve within %s", serveWithin)) })
+	t.guard = time.AfterFunc(serveWithin, func() { t.FallBack(fmt.Sprintf("it did not serve within %s", serveWithin)) })
 	return t
 }
 
 // options returns the part of the master, nil if there is none.
-func (t *takeover) options() *master.Handover {
+func (t *Takeover) options() *master.Handover {
 	if t == nil {
 		return nil
 	}
@@ -95,7 +96,7 @@ func (t *takeover) options() *master.Handover {
 }
 
 // file removes and returns a descriptor, nil if there is none.
-func (t *takeover) file(name string) *os.File {
+func (t *Takeover) file(name string) *os.File {
 	if t == nil {
 		return nil
 	}
@@ -105,7 +106,7 @@ func (t *takeover) file(name string) *os.File {
 }
 
 // signals returns the signals that this process watches, with those that the former program has left.
-func (t *takeover) signals() *signals {
+func (t *Takeover) signals() *signals {
 	if t == nil {
 		return watchSignals()
 	}
@@ -115,7 +116,7 @@ func (t *takeover) signals() *signals {
 }
 
 // await gives up the former program when the master serves. It returns then, or when the master stops.
-func (t *takeover) await(m *master.Master) {
+func (t *Takeover) await(m *master.Master) {
 	select {
 	case <-m.Ready():
 		t.settle()
@@ -124,7 +125,7 @@ func (t *takeover) await(m *master.Master) {
 }
 
 // settle gives up the former program.
-func (t *takeover) settle() {
+func (t *Takeover) settle() {
 	if t == nil {
 		return
 	}
@@ -134,7 +135,7 @@ func (t *takeover) settle() {
 }
 
 // release closes the descriptors for the former program. t.mu is held.
-func (t *takeover) release() {
+func (t *Takeover) release() {
 	if t.program == nil {
 		return
 	}
@@ -146,8 +147,8 @@ func (t *takeover) release() {
 	t.program = nil
 }
 
-// fallBack executes the former program again, unless this one serves or has served.
-func (t *takeover) fallBack(reason string) {
+// FallBack executes the former program again, unless this one serves or has served.
+func (t *Takeover) FallBack(reason string) {
 	if t == nil {
 		return
 	}
@@ -158,7 +159,7 @@ func (t *takeover) fallBack(reason string) {
 	}
 	t.Upgrade.Failure = reason
 	err := executeFormer(t.program, t.backup, t.handed, t.caught)
-	fmt.Fprintf(t.stderr, "%shsu-master: error: %v\n", prefix(t.stderr, priorityError), err)
+	fmt.Fprintf(t.stderr, "%shsu-master: error: %v\n", logging.Prefix(t.stderr, logging.PriorityError), err)
 	t.release()
 }
 
@@ -198,7 +199,7 @@ func execute(
 }
 
 // replaceProgram executes the new program, or else this one again. It returns only if both fail.
-func replaceProgram(m *master.Master, kept *handleStore, c *programChecker, signals *signals, out *logWriter,
+func replaceProgram(m *master.Master, kept *handleStore, c *programChecker, signals *signals, out *logging.Writer,
 	log *slog.Logger,
 ) error {
 	next, err := m.HandOver()
@@ -206,7 +207,7 @@ func replaceProgram(m *master.Master, kept *handleStore, c *programChecker, sign
 		log.Error("state not closed in order", "error", err)
 	}
 	kept.handOver(next.Files)
-	out.close()
+	out.Close()
 	h := handed{Upgrade: next.Upgrade, Args: os.Args}
 	for _, v := range os.Environ() {
 		h.Env = append(h.Env, []byte(v)) // JSON would change text that is not UTF-8
@@ -218,11 +219,15 @@ func replaceProgram(m *master.Master, kept *handleStore, c *programChecker, sign
 
 type takeoverKey struct{}
 
-func withTakeover(ctx context.Context, t *takeover) context.Context {
+// WithTakeover returns the context of the command line.
+func WithTakeover(ctx context.Context, t *Takeover) context.Context {
 	return context.WithValue(ctx, takeoverKey{}, t)
 }
 
-func takeoverOf(ctx context.Context) *takeover {
-	t, _ := ctx.Value(takeoverKey{}).(*takeover)
+// TakesOver reports whether this program has replaced another one in its process.
+func TakesOver(ctx context.Context) bool { return takeoverOf(ctx) != nil }
+
+func takeoverOf(ctx context.Context) *Takeover {
+	t, _ := ctx.Value(takeoverKey{}).(*Takeover)
 	return t
 }
