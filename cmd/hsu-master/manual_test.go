@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/top"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/history"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -164,7 +165,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
 		"worker inspect": inspectJSON{}, "An inspection": inspectionJSON{}, "A past exit": pastExitJSON{},
 		"A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
-		"top, an object a line": topJSON{}, "A load": loadJSON{},
+		"top, an object a line": top.TableJSON{}, "A load": top.LoadJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 		"worker logs, an object a line": logLineJSON{},

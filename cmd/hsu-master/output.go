@@ -314,7 +314,7 @@ func latencyToJSON(l *adminpb.Latency) *latencyJSON {
 		return nil
 	}
 	seconds := func(share float64) *float64 {
-		bound, _ := latencyAt(l, share)
+		bound, _ := api.LatencyAt(l, share)
 		if bound == 0 {
 			return nil
 		}

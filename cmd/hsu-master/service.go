@@ -182,7 +182,7 @@ func failures(f *adminpb.Figures) uint64 {
 
 // quantile formats the time within which the share of the calls ended, with the precision of the buckets.
 func quantile(l *adminpb.Latency, share float64) string {
-	d, ok := latencyAt(l, share)
+	d, ok := api.LatencyAt(l, share)
 	switch {
 	case !ok:
 		return "-"
@@ -190,26 +190,6 @@ func quantile(l *adminpb.Latency, share float64) string {
 		return ">" + services.Bounds()[len(services.Bounds())-1].Round(time.Second).String()
 	}
 	return "≤" + d.String()
-}
-
-// latencyAt returns the upper bound of the bucket that holds the quantile, or 0 for the last bucket, which has
-// none. ok is false if no call has ended.
-func latencyAt(l *adminpb.Latency, share float64) (bound time.Duration, ok bool) {
-	var all, sum uint64
-	for _, n := range l.GetCounts() {
-		all += n
-	}
-	if all == 0 {
-		return 0, false
-	}
-	bounds := services.Bounds()
-	for i, n := range l.GetCounts() {
-		sum += n
-		if float64(sum) >= share*float64(all) && i < len(bounds) {
-			return bounds[i], true
-		}
-	}
-	return 0, true
 }
 
 // overview prints one summary line per service.

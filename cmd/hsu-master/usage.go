@@ -12,6 +12,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/top"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -58,9 +59,6 @@ func usageText(text func(*adminpb.Usage) string) func(*adminpb.Worker) string {
 	}
 }
 
-// usageWindow is the time after which the master makes another reading.
-const usageWindow = 1100 * time.Millisecond
-
 // withShares returns the state with the recent use of the processor. The master knows it if it has been asked within
 // the last minute; otherwise the state is read again after a second.
 func withShares(ctx context.Context, f folders, state *adminpb.State) (*adminpb.State, error) {
@@ -71,7 +69,7 @@ func withShares(ctx context.Context, f folders, state *adminpb.State) (*adminpb.
 		return state, nil
 	}
 	select {
-	case <-time.After(usageWindow):
+	case <-time.After(top.Window):
 		return readState(ctx, f)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

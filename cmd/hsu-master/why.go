@@ -341,7 +341,7 @@ func callsText(f *adminpb.Figures) string {
 		failed += n
 	}
 	text := fmt.Sprintf("%d in flight, %d ended, %d failed", f.GetInFlight(), f.GetCalls(), failed)
-	if bound, _ := latencyAt(f.GetLatency(), 0.99); bound > 0 {
+	if bound, _ := api.LatencyAt(f.GetLatency(), 0.99); bound > 0 {
 		text += ", p99 up to " + bound.String()
 	}
 	return text

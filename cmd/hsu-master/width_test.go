@@ -112,11 +112,6 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 			}
 			return nil
 		},
-		"top": func(b *strings.Builder) error {
-			lines := loadTable{width: render.PageWidth}.lines(loads(sample{}, sample{now, state.GetWorkers()}))
-			b.WriteString(strings.Join(lines, "\n"))
-			return nil
-		},
 	}
 	for name, printTo := range prints {
 		var b strings.Builder

@@ -1,4 +1,5 @@
-package main
+// Package top shows what the workers use, again and again, on a terminal or for machines.
+package top
 
 import (
 	"cmp"
@@ -9,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store/records"
@@ -69,26 +71,26 @@ func (l *load) addCalls(before, now *adminpb.Figures, seconds float64) {
 			counts[i] -= n
 		}
 	}
-	bound, ended := latencyAt(&adminpb.Latency{Counts: counts}, 0.99)
+	bound, ended := api.LatencyAt(&adminpb.Latency{Counts: counts}, 0.99)
 	l.p99, l.slow = bound, ended && bound == 0
 }
 
 // The orders of the table.
 const (
-	byCPU      = "cpu"
+	ByCPU      = "cpu"
 	byMemory   = "mem"
 	byRestarts = "restarts"
 	byCalls    = "calls"
 	byName     = "name"
 )
 
-var loadOrders = []string{byCPU, byMemory, byRestarts, byCalls, byName}
+var Orders = []string{ByCPU, byMemory, byRestarts, byCalls, byName}
 
 // sortLoads sorts the largest first. Equal ones stay in the order of the master, which is that of the names.
 func sortLoads(list []load, by string) {
 	slices.SortStableFunc(list, func(a, b load) int {
 		switch by {
-		case byCPU:
+		case ByCPU:
 			return cmp.Compare(share(b), share(a))
 		case byMemory:
 			return cmp.Compare(b.resident, a.resident)

@@ -1,4 +1,4 @@
-package main
+package top
 
 import (
 	"fmt"
@@ -8,15 +8,20 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
+
+// threeAM is the present of these tests.
+var threeAM = time.Date(2026, 2, 3, 3, 12, 16, 0, time.Local)
 
 // loaded returns a worker with its use of the processor and its calls: the counts are those of the buckets.
 func loaded(id string, cpu float64, resident int64, restarts uint64, counts ...uint64) *adminpb.Worker {
 	w := &adminpb.Worker{
 		Id: id, Status: "running", Restarts: restarts,
-		Usage: &adminpb.Usage{CpuShare: &cpu, Resident: resident}, StartedAt: before(time.Minute),
+		Usage: &adminpb.Usage{CpuShare: &cpu, Resident: resident}, StartedAt: timestamppb.New(threeAM.Add(-time.Minute)),
 	}
 	if counts != nil {
 		w.Calls = &adminpb.Figures{Latency: &adminpb.Latency{Counts: counts}}
@@ -46,7 +51,7 @@ WORKER          STATUS     CPU       MEM RESTARTS   CALLS/S ACTIVE      P99  AGE
 web-0          running   50.0%      2MiB        0      50.0      0     64µs   1m
 web-1          running   25.0%      3MiB        1       0.0      0        -   1m
 db-0           running    0.0%      1MiB        2       0.0      0        -   1m`
-	lines := loadTable{width: 80, order: byCPU}.lines(twoSamples())
+	lines := loadTable{width: 80, order: ByCPU}.lines(twoSamples())
 	if diff := cmp.Diff(want, strings.Join(lines, "\n")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -54,7 +59,7 @@ db-0           running    0.0%      1MiB        2       0.0      0        -   1m
 
 func TestTopOrders(t *testing.T) {
 	for order, want := range map[string]string{
-		byCPU: "web-0 web-1 db-0", byMemory: "web-1 web-0 db-0", byRestarts: "db-0 web-1 web-0",
+		ByCPU: "web-0 web-1 db-0", byMemory: "web-1 web-0 db-0", byRestarts: "db-0 web-1 web-0",
 		byCalls: "web-0 web-1 db-0", byName: "web-0 web-1 db-0",
 	} {
 		var ids []string
@@ -107,7 +112,7 @@ func TestTopColours(t *testing.T) {
 }
 
 func TestTopKeys(t *testing.T) {
-	w := watcher{list: make([]load, 3), table: loadTable{order: byCPU}}
+	w := watcher{list: make([]load, 3), table: loadTable{order: ByCPU}}
 	for _, key := range []byte("\x1b[B\x1b[B\x1b[B\x1b[B\x1b[A") {
 		if !w.press(key) {
 			t.Fatalf("key %q ends it", key)
@@ -121,5 +126,18 @@ func TestTopKeys(t *testing.T) {
 	}
 	if w.press('q') {
 		t.Error("q does not end it")
+	}
+}
+
+// With usual names, all columns fit into the width of a page.
+func TestTopOfUsualNames(t *testing.T) {
+	lines := loadTable{width: render.PageWidth}.lines(twoSamples())
+	if len(lines) != 5 {
+		t.Errorf("%d lines, want 5", len(lines))
+	}
+	for _, line := range lines {
+		if n := utf8.RuneCountInString(line); n > render.PageWidth {
+			t.Errorf("%d columns: %s", n, line)
+		}
 	}
 }
