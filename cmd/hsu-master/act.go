@@ -211,7 +211,7 @@ func actError(err error) error {
 		return exit.Hint(errors.New("the master ended before this was done"),
 			`start it again: what is recorded is completed; "hsu-master worker list" shows how far it is`)
 	case codes.Unimplemented:
-		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

@@ -63,7 +63,8 @@ func pingCommand() *cli.Command {
 	return leaf("ping", "check that the master answers (exit 3: no master is running)", func(c *cli.Context) error {
 		return call(c, func(ctx context.Context, conn *grpc.ClientConn, _ grpc.CallOption) error {
 			asked := time.Now()
-			if err := control.NewGRPCClientGateway(conn, probe.CoreLogger(slog.New(slog.DiscardHandler))).Ping(ctx); err != nil {
+			core := control.NewGRPCClientGateway(conn, probe.CoreLogger(slog.New(slog.DiscardHandler)))
+			if err := core.Ping(ctx); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(c.App.Writer, "%s answered in %s\n",

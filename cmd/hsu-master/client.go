@@ -36,6 +36,10 @@ const (
 	retryMost = time.Second
 )
 
+// errOlder is returned for a request that the running master does not know.
+var errOlder = exit.Hint(errors.New("the running master is of an older release"),
+	"restart it, its workers keep running")
+
 // dialAdmin connects to the running master of these folders. It waits up to startingFor for a master that is
 // starting. It returns errNoMaster if there is no master.
 func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
@@ -145,7 +149,8 @@ func offline(f folders, err error) error {
 			`start one with "hsu-master run", or name its --state-dir`)
 	}
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
-		return exit.Hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", exit.ErrHeld, locked.PID, f.liveSocket()),
+		return exit.Hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", exit.ErrHeld, locked.PID,
+			f.liveSocket()),
 			"it may be starting, or its runtime directory was removed: restart it, its workers keep running")
 	}
 	return err

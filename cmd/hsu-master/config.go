@@ -137,6 +137,7 @@ func initConfig(c *cli.Context, path string) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write the example: %w", err)
 	}
-	fmt.Fprintf(c.App.Writer, "wrote %s; next: hsu-master config check %s\n", render.Printable(path), render.Printable(path))
+	fmt.Fprintf(c.App.Writer, "wrote %s; next: hsu-master config check %s\n", render.Printable(path),
+		render.Printable(path))
 	return nil
 }

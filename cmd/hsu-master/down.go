@@ -80,7 +80,8 @@ func shutdown(c *cli.Context, detach bool) error {
 	defer cancel()
 	conn, err := dialRegistry(ctx, f)
 	if errors.Is(err, exit.ErrNoMaster) {
-		return exit.Hint(err, `"hsu-master worker list" shows the workers that may be left; the next master adopts them`)
+		return exit.Hint(err,
+			`"hsu-master worker list" shows the workers that may be left; the next master adopts them`)
 	}
 	if err != nil {
 		return err

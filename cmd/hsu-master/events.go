@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
@@ -85,7 +86,8 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 	known := eventtype.Selectable()
 	for _, name := range req.GetTypes() {
 		if !slices.Contains(known, name) {
-			return nil, exit.Usagef("--type %q: there is no such type of events%s", name, nearest.DidYouMean(name, known))
+			return nil, exit.Usagef("--type %q: there is no such type of events%s", name,
+				nearest.DidYouMean(name, known))
 		}
 	}
 	return req, nil
@@ -262,26 +264,15 @@ func eventText(e records.Entry) string {
 	if about == "" {
 		about = "-"
 	}
-	text := fmt.Sprintf("%s  %-12s  %-10s", e.Time.Local().Format(time.DateTime), render.Printable(about), render.Printable(e.Type))
+	text := fmt.Sprintf("%s  %-12s  %-10s", e.Time.Local().Format(time.DateTime), render.Printable(about),
+		render.Printable(e.Type))
 	if e.Detail != "" {
 		text += "  " + render.Printable(e.Detail)
 	}
 	if o := e.Operator; o != nil {
-		text += "  by " + operatorText(o)
+		text += "  by " + describe.OperatorText(o)
 	}
 	return strings.TrimRight(text, " ")
-}
-
-// operatorText returns the user and the command of an operator.
-func operatorText(o *records.Operator) string {
-	text := history.UserName(o.UID)
-	if text == "" {
-		text = fmt.Sprintf("uid %d", o.UID)
-	}
-	if o.Command != "" {
-		text += ": " + o.Command
-	}
-	return render.Printable(text)
 }
 
 // eventsError turns a status of Events into an error for the user.
@@ -299,7 +290,7 @@ func eventsError(err error) error {
 	case codes.ResourceExhausted:
 		return tooManyStreams(said)
 	case codes.Unimplemented:
-		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
@@ -54,7 +55,7 @@ func FuzzShownState(f *testing.F) {
 		if err := printState(&out, &state, now); err != nil {
 			t.Error(err)
 		}
-		out.WriteString(headline(&state, now))
+		out.WriteString(describe.Headline(&state, now))
 		harmless(t, out.String())
 	})
 }

@@ -172,7 +172,7 @@ func logsError(err error) error {
 	case codes.ResourceExhausted:
 		return tooManyStreams(text)
 	case codes.Unimplemented:
-		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	}
 	return fmt.Errorf("ask the master: %w", text)
 }

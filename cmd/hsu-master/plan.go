@@ -242,7 +242,8 @@ func (p plan) headline() string {
 		said = append(said, "no master is running; the next start")
 	case p.Backup == "":
 		said = append(said,
-			fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start", render.Printable(p.Lost)))
+			fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start",
+				render.Printable(p.Lost)))
 	default:
 		said = append(said, fmt.Sprintf("state.db cannot be used (%s); the next start, from %s",
 			render.Printable(p.Lost), render.Printable(p.Backup)))

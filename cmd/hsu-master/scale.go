@@ -125,7 +125,7 @@ func scaleError(err error) error {
 	case codes.FailedPrecondition, codes.DeadlineExceeded:
 		return exit.Hint(said, `"hsu-master worker list" shows how far it is; the master goes on with what is recorded`)
 	case codes.Unimplemented:
-		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
@@ -81,11 +82,11 @@ func listServices(c *cli.Context) error {
 	if c.Bool(jsonFlag) {
 		return render.JSON(c.App.Writer, servicesJSON{state.GetSource(), servicesToJSON(state.GetServices())})
 	}
-	printOffline(c.App.Writer, state)
+	describe.Offline(c.App.Writer, state)
 	if err := printServices(c.App.Writer, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {
 		return err
 	}
-	printBadRecords(c.App.Writer, state)
+	describe.BadRecords(c.App.Writer, state)
 	return nil
 }
 
@@ -108,7 +109,8 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 		}
 		for _, e := range s.GetEndpoints() {
 			cells := []string{
-				render.Printable(s.GetName()), render.Printable(e.GetAddress()), render.Printable(render.OrDash(e.GetWorker())),
+				render.Printable(s.GetName()), render.Printable(e.GetAddress()),
+				render.Printable(render.OrDash(e.GetWorker())),
 				render.Printable(render.OrDash(e.GetSource())), endpointState(e),
 			}
 			if live {
@@ -124,11 +126,13 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 	}
 	for _, s := range list {
 		if n := s.GetWaiting(); n > 0 {
-			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", render.Printable(s.GetName()), render.Count(int(n), "call"))
+			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", render.Printable(s.GetName()),
+				render.Count(int(n), "call"))
 		}
 		for _, e := range s.GetEndpoints() {
 			for _, remark := range remarks(e) {
-				fmt.Fprintf(w, "\n%s at %s %s\n", render.Printable(s.GetName()), render.Printable(e.GetAddress()), remark)
+				fmt.Fprintf(w, "\n%s at %s %s\n",
+					render.Printable(s.GetName()), render.Printable(e.GetAddress()), remark)
 			}
 		}
 	}
@@ -256,7 +260,7 @@ func registryError(err error) error {
 		return exit.Hint(fmt.Errorf("the master does not answer within %s", answerWithin),
 			"see its log; the request may have been executed")
 	case codes.Unimplemented:
-		return exit.Hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

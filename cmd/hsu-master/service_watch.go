@@ -210,7 +210,8 @@ func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now
 		return nil
 	}
 	if e := change.GetEndpoint(); e != nil {
-		words = append(words, render.Printable(e.GetAddress()), render.Printable(render.OrDash(e.GetWorker())), render.Printable(e.GetSource()))
+		words = append(words, render.Printable(e.GetAddress()), render.Printable(render.OrDash(e.GetWorker())),
+			render.Printable(e.GetSource()))
 		if change.GetKind() != adminpb.WatchResponse_REMOVED {
 			words = append(words, endpointState(e))
 		}

@@ -56,7 +56,8 @@ func checkState(c *cli.Context, file string) error {
 		}
 	} else {
 		for _, problem := range problems {
-			fmt.Fprintf(w, "%s: %s: %s\n", problem.Severity, render.Printable(problem.Where), render.Printable(problem.What))
+			fmt.Fprintf(w, "%s: %s: %s\n", problem.Severity, render.Printable(problem.Where),
+				render.Printable(problem.What))
 		}
 		if problems.OK() {
 			fmt.Fprintln(w, "ok")

@@ -53,7 +53,8 @@ func compactState(c *cli.Context) error {
 // stateless turns the error of a missing state into one with a hint.
 func stateless(f folders, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return exit.Hint(fmt.Errorf("%w, and there is no state in %s", exit.ErrNoMaster, f.state), "name its --state-dir")
+		return exit.Hint(fmt.Errorf("%w, and there is no state in %s", exit.ErrNoMaster, f.state),
+			"name its --state-dir")
 	}
 	return err
 }

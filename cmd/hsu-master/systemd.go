@@ -173,7 +173,8 @@ func (i installation) write(w io.Writer, dir string) (changed []string, err erro
 			changed = append(changed, u.name)
 		}
 		if err := safefile.Replace(crashpoint.UnitFile, path, u.text, 0o644); err != nil {
-			return nil, exit.Hint(fmt.Errorf("write the unit: %w", err), "run it as root, and name a --unit-dir that exists")
+			return nil, exit.Hint(fmt.Errorf("write the unit: %w", err),
+				"run it as root, and name a --unit-dir that exists")
 		}
 		fmt.Fprintf(w, "wrote %s\n", path)
 		if len(before) > 0 {
@@ -244,7 +245,8 @@ func uninstallUnits(c *cli.Context) error {
 func systemctl(ctx context.Context, o deploy.Options, args ...string) error {
 	output, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
 	if err != nil {
-		return exit.Hint(fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(output))),
+		return exit.Hint(fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err,
+			strings.TrimSpace(string(output))),
 			"see journalctl -u %s", o.ServiceName())
 	}
 	return nil

@@ -3,13 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -49,7 +47,7 @@ func listUnits(c *cli.Context) error {
 	if c.Bool(jsonFlag) {
 		return render.JSON(c.App.Writer, summaries)
 	}
-	printOffline(c.App.Writer, state)
+	describe.Offline(c.App.Writer, state)
 	return printSummaries(c.App.Writer, summaries)
 }
 
@@ -92,16 +90,7 @@ func printSummaries(w io.Writer, summaries []unitSummaryJSON) error {
 			enabled = "no"
 		}
 		table.Row(render.Printable(s.Unit), render.Printable(render.OrDash(s.Kind)), enabled,
-			fmt.Sprintf("%d of %d", s.Running, s.Replicas), render.Printable(statusCounts(s.Statuses)))
+			fmt.Sprintf("%d of %d", s.Running, s.Replicas), render.Printable(describe.StatusCounts(s.Statuses)))
 	}
 	return table.Print(w)
-}
-
-// statusCounts returns the statuses with their numbers, such as "1 failed, 2 running".
-func statusCounts(statuses map[string]int) string {
-	var parts []string
-	for _, status := range slices.Sorted(maps.Keys(statuses)) {
-		parts = append(parts, fmt.Sprintf("%d %s", statuses[status], phrase(status)))
-	}
-	return render.OrDash(strings.Join(parts, ", "))
 }

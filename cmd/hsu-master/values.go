@@ -84,7 +84,8 @@ func (l *line) checkVariables() error {
 			continue
 		}
 		if wanted := wantedValue(f, value); wanted != "" {
-			return exit.Usagef("--%s %q (from %s): must be %s: see %q", f.Names()[0], value, name, wanted, l.name+" --help")
+			return exit.Usagef("--%s %q (from %s): must be %s: see %q", f.Names()[0], value, name, wanted,
+				l.name+" --help")
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -72,22 +73,24 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 	}
 	prints := map[string]func(*strings.Builder) error{
 		"status": func(b *strings.Builder) error {
-			printHeadline(b, headline(state, now))
-			if err := printWorkers(b, state.GetWorkers(), now); err != nil {
+			describe.PrintHeadline(b, describe.Headline(state, now))
+			if err := describe.Workers(b, state.GetWorkers(), now, false); err != nil {
 				return err
 			}
 			return overview(b, state.GetServices())
 		},
 		"unit list":      func(b *strings.Builder) error { return printSummaries(b, summarize(state)) },
-		"state dump":     func(b *strings.Builder) error { return printUnitRecords(b, state.GetUnits()) },
-		"worker inspect": func(b *strings.Builder) error { printInspection(b, inspection, true, now); return nil },
+		"state dump":     func(b *strings.Builder) error { return describe.UnitRecords(b, state.GetUnits()) },
+		"worker inspect": func(b *strings.Builder) error { describe.Inspection(b, inspection, true, now); return nil },
 		"worker inspect, stopping": func(b *strings.Builder) error {
-			printInspection(b, stopping, true, now)
+			describe.Inspection(b, stopping, true, now)
 			return nil
 		},
 		"why": func(b *strings.Builder) error {
-			printUnwell(b, state, []*adminpb.Inspection{inspection, stopping}, now)
-			b.WriteString(explained(inspection, true, now) + explained(stopping, true, now))
+			describe.Unwell(b, state, []*adminpb.Inspection{inspection, stopping}, now)
+			for _, in := range []*adminpb.Inspection{inspection, stopping} {
+				describe.Why(b, "search-0", &adminpb.InspectResponse{Inspections: []*adminpb.Inspection{in}}, true, now)
+			}
 			return nil
 		},
 		"state plan": func(b *strings.Builder) error {

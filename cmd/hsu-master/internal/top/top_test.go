@@ -21,7 +21,8 @@ var threeAM = time.Date(2026, 2, 3, 3, 12, 16, 0, time.Local)
 func loaded(id string, cpu float64, resident int64, restarts uint64, counts ...uint64) *adminpb.Worker {
 	w := &adminpb.Worker{
 		Id: id, Status: "running", Restarts: restarts,
-		Usage: &adminpb.Usage{CpuShare: &cpu, Resident: resident}, StartedAt: timestamppb.New(threeAM.Add(-time.Minute)),
+		Usage:     &adminpb.Usage{CpuShare: &cpu, Resident: resident},
+		StartedAt: timestamppb.New(threeAM.Add(-time.Minute)),
 	}
 	if counts != nil {
 		w.Calls = &adminpb.Figures{Latency: &adminpb.Latency{Counts: counts}}

@@ -1,4 +1,4 @@
-package main
+package describe
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
-// printUnitRecords prints a table with a line for each unit.
-func printUnitRecords(w io.Writer, units []*adminpb.Unit) error {
+// UnitRecords prints a table with a line for each unit.
+func UnitRecords(w io.Writer, units []*adminpb.Unit) error {
 	table := render.NewTable("UNIT", "KIND", "REPLICAS", "NOTE")
 	for _, u := range units {
 		table.Row(render.Printable(u.GetName()), render.Printable(render.OrDash(u.GetKind())), replicas(u), unitNote(u))
@@ -40,8 +40,8 @@ func unitNote(u *adminpb.Unit) string {
 	return strings.Join(notes, ", ")
 }
 
-// printScales prints the numbers of workers that an operator has set.
-func printScales(w io.Writer, units []*adminpb.Unit) {
+// Scales prints the numbers of workers that an operator has set.
+func Scales(w io.Writer, units []*adminpb.Unit) {
 	for _, u := range units {
 		if u.Scale != nil {
 			fmt.Fprintf(w, "\n%s is scaled: %s\n", render.Printable(u.GetName()), replicas(u))

@@ -1,4 +1,4 @@
-package main
+package describe
 
 import (
 	"cmp"
@@ -16,17 +16,17 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 )
 
-// explanation is why a worker is in its status, what happens next and when, and the command that helps. Each text is
+// Explanation is why a worker is in its status, what happens next and when, and the command that helps. Each text is
 // raw: it may have characters that a terminal must not get.
-type explanation struct{ why, next, do string }
+type Explanation struct{ Why, Next, Do string }
 
-// explain decides what "why" says about a worker. live is false while no master runs.
-func explain(in *adminpb.Inspection, live bool, now time.Time) explanation {
+// Explain decides what "why" says about a worker. live is false while no master runs.
+func Explain(in *adminpb.Inspection, live bool, now time.Time) Explanation {
 	w := in.GetWorker()
-	e := explanation{why: w.GetReason()}
+	e := Explanation{Why: w.GetReason()}
 	switch held, isHeld := strings.CutPrefix(w.GetReason(), lifecycle.HeldPrefix); {
 	case isHeld:
-		e = explanation{
+		e = Explanation{
 			held, "looks again each second; no second process is started meanwhile",
 			commandFor("worker inspect", w) + "  lists the processes",
 		}
@@ -36,12 +36,12 @@ func explain(in *adminpb.Inspection, live bool, now time.Time) explanation {
 		explainStatus(in, &e, now)
 	}
 	if !live {
-		e.next, e.do = "nothing, until a master runs", "hsu-master run  or: systemctl start hsu-master"
+		e.Next, e.Do = "nothing, until a master runs", "hsu-master run  or: systemctl start hsu-master"
 	}
 	return e
 }
 
-func explainStatus(in *adminpb.Inspection, e *explanation, now time.Time) {
+func explainStatus(in *adminpb.Inspection, e *Explanation, now time.Time) {
 	w := in.GetWorker()
 	switch records.Status(w.GetStatus()) {
 	case records.StatusStarting:
@@ -49,132 +49,132 @@ func explainStatus(in *adminpb.Inspection, e *explanation, now time.Time) {
 	case records.StatusRunning:
 		explainRunning(in, e)
 	case records.StatusUnhealthy:
-		e.next = "no calls until it passes its checks; restarted if it stays silent and idle"
-		e.do = commandFor("worker logs", w) + "  or: " + commandFor("worker restart", w)
+		e.Next = "no calls until it passes its checks; restarted if it stays silent and idle"
+		e.Do = commandFor("worker logs", w) + "  or: " + commandFor("worker restart", w)
 	case records.StatusStopping:
 		explainStopping(in, e, now)
 	case records.StatusStopped:
 		explainStopped(in, e, now)
 	case records.StatusBackoff:
-		e.next = "tries again " + render.Moment(w.GetRetryAt(), now) + "; " + budgetLeft(in.GetPolicy())
-		e.do = "mend it; " + commandFor("worker restart", w) + "  tries at once"
+		e.Next = "tries again " + render.Moment(w.GetRetryAt(), now) + "; " + budgetLeft(in.GetPolicy())
+		e.Do = "mend it; " + commandFor("worker restart", w) + "  tries at once"
 	case records.StatusFailed:
-		e.next = "is not tried again by itself"
+		e.Next = "is not tried again by itself"
 		if w.GetRetryAt() != nil {
-			e.next = "tries once more " + render.Moment(w.GetRetryAt(), now)
+			e.Next = "tries once more " + render.Moment(w.GetRetryAt(), now)
 		}
-		e.do = "mend it, then: " + commandFor("worker restart", w)
+		e.Do = "mend it, then: " + commandFor("worker restart", w)
 	case records.StatusWaiting:
 		on, _, named := strings.Cut(w.GetReason(), ": ")
-		e.why, e.next = "waits for "+cmp.Or(w.GetReason(), "its dependencies"), "starts as soon as that is met"
-		e.do = "hsu-master why"
+		e.Why, e.Next = "waits for "+cmp.Or(w.GetReason(), "its dependencies"), "starts as soon as that is met"
+		e.Do = "hsu-master why"
 		if named {
-			e.do += " " + on
+			e.Do += " " + on
 		}
 	case records.StatusScheduled:
-		e.why = cmp.Or(lastRun(w, now), "it has not run yet")
-		e.next = "runs " + render.Moment(w.GetNextDueAt(), now)
-		e.do = commandFor("worker start", w) + "  runs it now"
+		e.Why = cmp.Or(lastRun(w, now), "it has not run yet")
+		e.Next = "runs " + render.Moment(w.GetNextDueAt(), now)
+		e.Do = commandFor("worker start", w) + "  runs it now"
 	case records.StatusCompleted:
-		e.why = cmp.Or(w.GetReason(), "it ended with a success code")
-		e.next = "is not started again: restart policy " + cmp.Or(in.GetPolicy().GetRestart(), "on-failure")
-		e.do = commandFor("worker start", w) + "  runs it again"
+		e.Why = cmp.Or(w.GetReason(), "it ended with a success code")
+		e.Next = "is not started again: restart policy " + cmp.Or(in.GetPolicy().GetRestart(), "on-failure")
+		e.Do = commandFor("worker start", w) + "  runs it again"
 	case records.StatusAbsent: // unmanaged
 	}
 }
 
-func explainUnmanaged(in *adminpb.Inspection, e *explanation) {
+func explainUnmanaged(in *adminpb.Inspection, e *Explanation) {
 	w := in.GetWorker()
 	if w.GetStatus() != string(records.StatusAbsent) {
-		e.why = cmp.Or(w.GetReason(), "its process was found; another program starts it")
-		e.next = "is watched, never started or stopped"
+		e.Why = cmp.Or(w.GetReason(), "its process was found; another program starts it")
+		e.Next = "is watched, never started or stopped"
 		return
 	}
-	e.next = "is taken as soon as it is found"
-	e.do = "start it with the program that it belongs to"
+	e.Next = "is taken as soon as it is found"
+	e.Do = "start it with the program that it belongs to"
 	for _, s := range in.GetSettings() {
 		if s.GetKey() == "discover" {
-			e.do += "; it is found by " + s.GetValue()
+			e.Do += "; it is found by " + s.GetValue()
 		}
 	}
 }
 
-func explainStarting(in *adminpb.Inspection, e *explanation, now time.Time) {
+func explainStarting(in *adminpb.Inspection, e *Explanation, now time.Time) {
 	w := in.GetWorker()
-	e.why = "its process is being made"
+	e.Why = "its process is being made"
 	if w.GetWaitingFor() != "" {
-		e.why = "waits for " + w.GetWaitingFor()
+		e.Why = "waits for " + w.GetWaitingFor()
 	}
 	if limit := in.GetPolicy().GetStartTimeout(); limit != nil && w.GetStartedAt() != nil {
 		by := w.GetStartedAt().AsTime().Add(limit.AsDuration())
-		e.next = "is stopped " + render.Moment(timestamppb.New(by), now) + ", if it is not ready by then; " +
+		e.Next = "is stopped " + render.Moment(timestamppb.New(by), now) + ", if it is not ready by then; " +
 			budgetLeft(in.GetPolicy())
 	}
-	e.do = commandFor("worker logs", w)
+	e.Do = commandFor("worker logs", w)
 }
 
-func explainRunning(in *adminpb.Inspection, e *explanation) {
+func explainRunning(in *adminpb.Inspection, e *Explanation) {
 	w := in.GetWorker()
 	switch {
-	case e.why != "":
+	case e.Why != "":
 	case w.GetReady():
-		e.why = "it is well"
+		e.Why = "it is well"
 	default:
-		e.why = "it has not passed a check of this master yet"
+		e.Why = "it has not passed a check of this master yet"
 	}
-	e.next = "goes on"
+	e.Next = "goes on"
 	if w.GetOutdated() {
-		e.why += "; outdated: " + cmp.Or(strings.Join(in.GetOutdated(), ", "), "its unit has changed since its start")
-		e.next = "goes on as it is until it is restarted"
-		e.do = commandFor("worker restart", w)
+		e.Why += "; outdated: " + cmp.Or(strings.Join(in.GetOutdated(), ", "), "its unit has changed since its start")
+		e.Next = "goes on as it is until it is restarted"
+		e.Do = commandFor("worker restart", w)
 	}
 }
 
-func explainStopping(in *adminpb.Inspection, e *explanation, now time.Time) {
+func explainStopping(in *adminpb.Inspection, e *Explanation, now time.Time) {
 	w := in.GetWorker()
-	e.why, e.do = cmp.Or(e.why, lastOrder(in, now), "it was told to end"), commandFor("worker logs", w)
-	e.next = "ends"
+	e.Why, e.Do = cmp.Or(e.Why, lastOrder(in, now), "it was told to end"), commandFor("worker logs", w)
+	e.Next = "ends"
 	if grace := in.GetPolicy().GetStopGrace(); grace != nil && in.GetSince() != nil {
 		by := in.GetSince().AsTime().Add(grace.AsDuration())
-		e.next = "is killed " + render.Moment(timestamppb.New(by), now) + ", if it has not ended by then"
+		e.Next = "is killed " + render.Moment(timestamppb.New(by), now) + ", if it has not ended by then"
 	}
 	switch {
 	case in.GetRetired():
-		e.next += "; then it is forgotten"
+		e.Next += "; then it is forgotten"
 	case w.GetDesired() == string(records.DesiredStopped):
-		e.next += "; then it stays stopped"
+		e.Next += "; then it stays stopped"
 	default:
-		e.next += "; then it is started again"
+		e.Next += "; then it is started again"
 	}
 	explainDisabled(in, e, now)
 }
 
 // explainDisabled names who has disabled the unit of a worker, and how to take that back.
-func explainDisabled(in *adminpb.Inspection, e *explanation, now time.Time) {
+func explainDisabled(in *adminpb.Inspection, e *Explanation, now time.Time) {
 	if !in.GetRetired() || in.GetWorker().GetReason() != string(lifecycle.UnitDisabled) {
 		return
 	}
-	e.do = "hsu-master unit enable " + in.GetWorker().GetUnit()
+	e.Do = "hsu-master unit enable " + in.GetWorker().GetUnit()
 	if by := recordedOrder(in, now, eventtype.Disable); by != "" {
-		e.why += ": " + by
+		e.Why += ": " + by
 	}
 }
 
-func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
+func explainStopped(in *adminpb.Inspection, e *Explanation, now time.Time) {
 	w := in.GetWorker()
 	switch {
 	case in.GetRetired():
-		e.why = cmp.Or(e.why, "it is surplus: fewer replicas are wanted")
-		e.next = "is forgotten"
-		e.do = "hsu-master worker scale " + w.GetUnit() + "=N"
+		e.Why = cmp.Or(e.Why, "it is surplus: fewer replicas are wanted")
+		e.Next = "is forgotten"
+		e.Do = "hsu-master worker scale " + w.GetUnit() + "=N"
 		explainDisabled(in, e, now)
 	case w.GetDesired() == string(records.DesiredStopped):
-		e.why = cmp.Or(lastOrder(in, now), e.why, "an operator has stopped it")
-		e.next = "stays stopped, also over restarts of the master and reboots"
-		e.do = commandFor("worker start", w)
+		e.Why = cmp.Or(lastOrder(in, now), e.Why, "an operator has stopped it")
+		e.Next = "stays stopped, also over restarts of the master and reboots"
+		e.Do = commandFor("worker start", w)
 	default:
-		e.why = cmp.Or(e.why, "the master stopped it when it ended")
-		e.next = "is started when the master is"
+		e.Why = cmp.Or(e.Why, "the master stopped it when it ended")
+		e.Next = "is started when the master is"
 	}
 }
 
@@ -232,7 +232,8 @@ func budgetLeft(p *adminpb.Inspection_Policy) string {
 	if left <= 0 {
 		return "the next failure makes it failed"
 	}
-	return fmt.Sprintf("%s left within %s, then failed", render.Count(left, "restart"), render.ShortAge(p.GetWindow().AsDuration()))
+	return fmt.Sprintf("%s left within %s, then failed", render.Count(left, "restart"),
+		render.ShortAge(p.GetWindow().AsDuration()))
 }
 
 // exitCause describes an exit and what caused it.

@@ -1,4 +1,4 @@
-package main
+package describe
 
 import (
 	"fmt"
@@ -48,13 +48,13 @@ func TestWhyOfEachStatus(t *testing.T) {
 	for name, test := range map[string]struct {
 		status records.Status
 		change change
-		want   explanation
+		want   Explanation
 	}{
 		"starting": {
 			records.StatusStarting, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.WaitingFor, w.StartedAt = "port 40001: connection refused", before(4*time.Second)
 			},
-			explanation{
+			Explanation{
 				"waits for port 40001: connection refused",
 				"is stopped at 03:12:42, in 26s, if it is not ready by then; 7 restarts left within 5m, then failed",
 				"hsu-master worker logs web-0",
@@ -62,17 +62,17 @@ func TestWhyOfEachStatus(t *testing.T) {
 		},
 		"running": {
 			records.StatusRunning, func(_ *adminpb.Inspection, w *adminpb.Worker) { w.Ready = true },
-			explanation{"it is well", "goes on", ""},
+			Explanation{"it is well", "goes on", ""},
 		},
 		"running, not ready": {
 			records.StatusRunning, func(*adminpb.Inspection, *adminpb.Worker) {},
-			explanation{"it has not passed a check of this master yet", "goes on", ""},
+			Explanation{"it has not passed a check of this master yet", "goes on", ""},
 		},
 		"outdated": {
 			records.StatusRunning, func(in *adminpb.Inspection, w *adminpb.Worker) {
 				w.Ready, w.Outdated, in.Outdated = true, true, []string{"executable", "environment"}
 			},
-			explanation{
+			Explanation{
 				"it is well; outdated: executable, environment", "goes on as it is until it is restarted",
 				"hsu-master worker restart web-0",
 			},
@@ -81,7 +81,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusUnhealthy, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason = "no answer to Ping: timeout"
 			},
-			explanation{
+			Explanation{
 				"no answer to Ping: timeout",
 				"no calls until it passes its checks; restarted if it stays silent and idle",
 				"hsu-master worker logs web-0  or: hsu-master worker restart web-0",
@@ -91,7 +91,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusStopping, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason = "memory 512MiB is above memory_restart 480MiB"
 			},
-			explanation{
+			Explanation{
 				"memory 512MiB is above memory_restart 480MiB",
 				"is killed at 03:12:22, in 6s, if it has not ended by then; then it is started again",
 				"hsu-master worker logs web-0",
@@ -108,7 +108,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 					},
 				}
 			},
-			explanation{
+			Explanation{
 				"user 1000, 03:12:12: worker stop web-0",
 				"is killed at 03:12:22, in 6s, if it has not ended by then; then it stays stopped",
 				"hsu-master worker logs web-0",
@@ -119,21 +119,21 @@ func TestWhyOfEachStatus(t *testing.T) {
 				stopped(in, w)
 				w.StoppedBy = &adminpb.Operator{Uid: 1000, Command: "worker stop web-0"}
 			},
-			explanation{
+			Explanation{
 				"user 1000: worker stop web-0", "stays stopped, also over restarts of the master and reboots",
 				"hsu-master worker start web-0",
 			},
 		},
 		"stopped by an operator": {
 			records.StatusStopped, stopped,
-			explanation{
+			Explanation{
 				"an operator has stopped it", "stays stopped, also over restarts of the master and reboots",
 				"hsu-master worker start web-0",
 			},
 		},
 		"surplus": {
 			records.StatusStopped, func(in *adminpb.Inspection, _ *adminpb.Worker) { in.Retired = true },
-			explanation{
+			Explanation{
 				"it is surplus: fewer replicas are wanted", "is forgotten", "hsu-master worker scale web=N",
 			},
 		},
@@ -146,7 +146,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 					Operator: &adminpb.Operator{Uid: 7, Command: "unit disable web"},
 				}}
 			},
-			explanation{
+			Explanation{
 				"its unit was disabled: user 7, 03:12:14: unit disable web",
 				"is killed at 03:12:22, in 6s, if it has not ended by then; then it is forgotten",
 				"hsu-master unit enable web",
@@ -156,17 +156,17 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusStopped, func(in *adminpb.Inspection, w *adminpb.Worker) {
 				in.Retired, w.Reason = true, string(lifecycle.UnitDisabled)
 			},
-			explanation{"its unit was disabled", "is forgotten", "hsu-master unit enable web"},
+			Explanation{"its unit was disabled", "is forgotten", "hsu-master unit enable web"},
 		},
 		"stopped with its master": {
 			records.StatusStopped, func(*adminpb.Inspection, *adminpb.Worker) {},
-			explanation{"the master stopped it when it ended", "is started when the master is", ""},
+			Explanation{"the master stopped it when it ended", "is started when the master is", ""},
 		},
 		"backoff": {
 			records.StatusBackoff, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason, w.RetryAt = "exited with code 3", after(4*time.Second)
 			},
-			explanation{
+			Explanation{
 				"exited with code 3", "tries again at 03:12:20, in 4s; 7 restarts left within 5m, then failed",
 				"mend it; hsu-master worker restart web-0  tries at once",
 			},
@@ -175,7 +175,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusBackoff, func(in *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason, w.RetryAt, in.Policy.Spent = "exited with code 3", after(4*time.Second), 10
 			},
-			explanation{
+			Explanation{
 				"exited with code 3", "tries again at 03:12:20, in 4s; the next failure makes it failed",
 				"mend it; hsu-master worker restart web-0  tries at once",
 			},
@@ -184,14 +184,14 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusFailed, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason, w.RetryAt = "restart budget 10/5m used up: killed by SIGKILL", after(5*time.Minute)
 			},
-			explanation{
+			Explanation{
 				"restart budget 10/5m used up: killed by SIGKILL", "tries once more at 03:17:16, in 5m",
 				"mend it, then: hsu-master worker restart web-0",
 			},
 		},
 		"given up": {
 			records.StatusFailed, func(_ *adminpb.Inspection, w *adminpb.Worker) { w.Reason = "exited with code 1" },
-			explanation{
+			Explanation{
 				"exited with code 1", "is not tried again by itself", "mend it, then: hsu-master worker restart web-0",
 			},
 		},
@@ -199,7 +199,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusWaiting, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason = "db: db-0 has failed: it left"
 			},
-			explanation{
+			Explanation{
 				"waits for db: db-0 has failed: it left", "starts as soon as that is met", "hsu-master why db",
 			},
 		},
@@ -207,7 +207,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusScheduled, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.NextDueAt = after(24 * time.Hour)
 			},
-			explanation{
+			Explanation{
 				"it has not run yet", "runs at 2026-02-04 03:12:16, in 24h",
 				"hsu-master worker start web-0  runs it now",
 			},
@@ -216,7 +216,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusScheduled, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.NextDueAt, w.LastDueAt, w.Reason = after(time.Hour), before(time.Hour), "exited with code 2"
 			},
-			explanation{
+			Explanation{
 				"its last run, due 02:12:16, failed: exited with code 2", "runs at 04:12:16, in 1h",
 				"hsu-master worker start web-0  runs it now",
 			},
@@ -225,7 +225,7 @@ func TestWhyOfEachStatus(t *testing.T) {
 			records.StatusCompleted, func(in *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason, in.Policy.Restart = "exited with code 0", "on-failure"
 			},
-			explanation{
+			Explanation{
 				"exited with code 0", "is not started again: restart policy on-failure",
 				"hsu-master worker start web-0  runs it again",
 			},
@@ -235,28 +235,28 @@ func TestWhyOfEachStatus(t *testing.T) {
 				w.Unmanaged, w.Reason = true, "there is no /run/db.pid"
 				in.Settings = []*adminpb.Inspection_Setting{{Key: "discover", Value: "pid file /run/db.pid"}}
 			},
-			explanation{
+			Explanation{
 				"there is no /run/db.pid", "is taken as soon as it is found",
 				"start it with the program that it belongs to; it is found by pid file /run/db.pid",
 			},
 		},
 		"unmanaged": {
 			records.StatusRunning, func(_ *adminpb.Inspection, w *adminpb.Worker) { w.Unmanaged = true },
-			explanation{"its process was found; another program starts it", "is watched, never started or stopped", ""},
+			Explanation{"its process was found; another program starts it", "is watched, never started or stopped", ""},
 		},
 		"held": {
 			records.StatusUnhealthy, func(_ *adminpb.Inspection, w *adminpb.Worker) {
 				w.Reason = lifecycle.HeldPrefix + "process 4711 cannot be verified"
 			},
-			explanation{
+			Explanation{
 				"process 4711 cannot be verified", "looks again each second; no second process is started meanwhile",
 				"hsu-master worker inspect web-0  lists the processes",
 			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := explain(inspected(test.status, test.change), true, threeAM)
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(explanation{})); diff != "" {
+			got := Explain(inspected(test.status, test.change), true, threeAM)
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(Explanation{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -268,10 +268,10 @@ func TestWhyWithoutAMaster(t *testing.T) {
 	in := inspected(records.StatusBackoff, func(in *adminpb.Inspection, w *adminpb.Worker) {
 		in.Policy, w.Reason = nil, "exited with code 3"
 	})
-	want := explanation{
+	want := Explanation{
 		"exited with code 3", "nothing, until a master runs", "hsu-master run  or: systemctl start hsu-master",
 	}
-	if got := explain(in, false, threeAM); got != want {
+	if got := Explain(in, false, threeAM); got != want {
 		t.Errorf("explain = %+v, want %+v", got, want)
 	}
 }
