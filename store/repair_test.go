@@ -19,17 +19,29 @@ import (
 // counted retries a count until it is durable, and returns the errors of the failed attempts.
 func counted(t *testing.T, db *DB) (refused []error) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
+	waitUntil(t, "a count is durable", func() bool {
 		err := db.AddProcessed(t.Context(), 1)
-		if err == nil {
-			return refused
-		}
-		if !errors.Is(err, ErrUnavailable) || time.Now().After(deadline) {
+		if err != nil && !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("count: %v", err)
 		}
-		refused = append(refused, err)
-		time.Sleep(5 * time.Millisecond)
-	}
+		if err != nil {
+			refused = append(refused, err)
+		}
+		return err == nil
+	})
+	return refused
+}
+
+// waitUntilItSays tries to count until the error says what to do about a state that is not available.
+func waitUntilItSays(t *testing.T, db *DB, advice string) {
+	t.Helper()
+	waitUntil(t, "it says what to do: "+advice, func() bool {
+		err := db.AddProcessed(t.Context(), 1)
+		if !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("count: %v, want it unavailable", err)
+		}
+		return strings.Contains(err.Error(), advice)
+	})
 }
 
 // addAndFold counts n requests and has them written to both files. The store then writes nothing by itself, as it
@@ -153,18 +165,7 @@ func TestStateThatIsMovedAwayIsWaitedFor(t *testing.T) {
 	if err := os.Rename(dir, away); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		err := db.AddProcessed(t.Context(), 1)
-		if !errors.Is(err, ErrUnavailable) {
-			t.Fatalf("count: %v, want it unavailable", err)
-		}
-		if strings.Contains(err.Error(), "bring it back") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("it says %v, want what to do", err)
-		}
-	}
+	waitUntilItSays(t, db, "bring it back")
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("something was put in its place: %v", err)
 	}
@@ -203,18 +204,7 @@ func TestStateThatIsPutInThePlaceOfAnOpenOneIsLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := tree(t, dir)
-			for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-				err := db.AddProcessed(t.Context(), 1)
-				if !errors.Is(err, ErrUnavailable) {
-					t.Fatalf("count: %v, want it unavailable", err)
-				}
-				if strings.Contains(err.Error(), "stop this master before its state is replaced") {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatalf("it says %v, want what to do", err)
-				}
-			}
+			waitUntilItSays(t, db, "stop this master before its state is replaced")
 			if err := db.Close(); !errors.Is(err, ErrUnavailable) {
 				t.Errorf("close: %v, want that nothing was written", err)
 			}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -94,11 +93,10 @@ func TestWarningsAreWhole(t *testing.T) {
 	client.call(1, true, "grpc-timeout", "50m")
 	client.wantStatus(1, protocol.CodeDeadlineExceeded)
 	var got []map[string]any // the attempt to connect may end after the call
-	for deadline := time.Now().Add(patience); len(got) == 0; time.Sleep(time.Millisecond) {
-		if got = log.take(t, "connection to endpoint lost"); time.Now().After(deadline) {
-			t.Fatal("no warning about an endpoint that refuses")
-		}
-	}
+	awaitThat(t, "no warning about an endpoint that refuses", func() bool {
+		got = log.take(t, "connection to endpoint lost")
+		return len(got) > 0
+	})
 	for key, want := range map[string]any{
 		"address": gone, "error": "connection refused", "suppressed": 0.0,
 	} {

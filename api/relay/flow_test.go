@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"sync"
@@ -225,12 +226,10 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 			// Each answer stops when its window is used up, except for credit too small to be given yet.
 			var most int64
 			want := int64(c.calls * frames.FirstWindow / 2)
-			for deadline := time.Now().Add(patience); most < want; most = r.Stats().Queued {
-				if time.Now().After(deadline) {
-					t.Fatalf("%d bytes wait", most)
-				}
-				time.Sleep(time.Millisecond)
-			}
+			awaitThat(t, "the number of bytes that wait", func() bool {
+				most = r.Stats().Queued
+				return most >= want
+			}, func() any { return most })
 			// More data may arrive, which makes the bound a better test. The test does not depend on it.
 			for last := time.Now(); time.Since(last) < 100*time.Millisecond; time.Sleep(time.Millisecond) {
 				if n := r.Stats().Queued; n > most {
@@ -293,11 +292,8 @@ func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 		}
 	}
 	modest := begin(1)[0]
-	for deadline := time.Now().Add(patience); r.Stats().Queued < frames.FirstWindow/2; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes wait", r.Stats().Queued)
-		}
-	}
+	awaitThat(t, "the answer does not wait", func() bool { return r.Stats().Queued >= frames.FirstWindow/2 },
+		func() any { return r.Stats() })
 	greedy := begin(200)
 	select {
 	case <-broken:
@@ -305,11 +301,8 @@ func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 		t.Fatalf("%d bytes wait, and nothing was broken off", r.Stats().Queued)
 	}
 	// More data may arrive before the next calls are broken off.
-	for deadline := time.Now().Add(patience); r.Stats().Queued > most*3/4; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes wait, want about half of %d", r.Stats().Queued, most)
-		}
-	}
+	awaitThat(t, fmt.Sprintf("want about half of %d bytes", most), func() bool { return r.Stats().Queued <= most*3/4 },
+		func() any { return r.Stats() })
 	for _, s := range greedy {
 		if err := read(s); !errors.Is(err, io.EOF) &&
 			status.Code(err) != codes.ResourceExhausted && status.Code(err) != codes.Internal {

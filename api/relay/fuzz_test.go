@@ -75,11 +75,7 @@ func FuzzClient(f *testing.F) {
 		if _, err := io.Copy(io.Discard, nc); err != nil && isTimeout(err) {
 			t.Fatal("the connection is stuck")
 		}
-		for deadline := time.Now().Add(patience); r.Stats().Streams > 0 || r.Stats().Queued != 0; {
-			if time.Now().After(deadline) {
-				t.Fatalf("left behind: %+v", r.Stats())
-			}
-		}
+		awaitNothingLeft(t, r)
 		_ = nc.Close()
 		good := rawClient(t, addr)
 		good.call(1, false)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -167,23 +168,15 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 	client.must(err)
 	n := len(message)
 	client.must(client.WriteData(1, true, append([]byte{0, 0, byte(n >> 16), byte(n >> 8), byte(n)}, message...)))
-	deadline := time.Now().Add(patience)
-	for full := false; !full; time.Sleep(time.Millisecond) { // fill the buffers of the sockets
-		if time.Now().After(deadline) {
-			t.Fatal("the answer is not held up")
-		}
-		for _, c := range r.clients.all() {
+	awaitThat(t, "the answer is not held up", func() bool { // it fills the buffers of the sockets
+		return slices.ContainsFunc(r.clients.all(), func(c *clientConn) bool {
 			c.mu.Lock()
-			full = full || c.out.Blocked() && c.out.Space() <= 0
-			c.mu.Unlock()
-		}
-	}
+			defer c.mu.Unlock()
+			return c.out.Blocked() && c.out.Space() <= 0
+		})
+	})
 	client.must(client.WriteRawFrame(http2.FramePing, 0, 1, make([]byte, 8))) // PING on a stream, a protocol error
-	for deadline = time.Now().Add(patience); r.Stats().Clients > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the connection stays open")
-		}
-	}
+	awaitThat(t, "the connection stays open", func() bool { return r.Stats().Clients == 0 })
 }
 
 func TestGarbageFromABackend(t *testing.T) {

@@ -69,11 +69,7 @@ func testSuspectedConnection(t *testing.T) {
 		}
 		return false
 	}
-	for deadline := time.Now().Add(patience); !suspected(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no PING, or nobody minds that it is not answered")
-		}
-	}
+	awaitThat(t, "no PING, or nobody minds that it is not answered", suspected)
 	client.call(21, true)
 	other := r.backend()
 	other.answer(next(other, anyHeaders).StreamID)

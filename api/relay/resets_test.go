@@ -115,9 +115,7 @@ func TestResetsOverReconnects(t *testing.T) {
 			}
 		}
 		_ = client.Conn.Close()
-		for r.Stats().Clients > 0 {
-			time.Sleep(time.Millisecond)
-		}
+		awaitThat(t, "the connection stays open", func() bool { return r.Stats().Clients == 0 })
 	}
 	good := dial(t, addr)
 	for range 100 {

@@ -230,11 +230,8 @@ func TestStreamIDsRunOut(t *testing.T) {
 		}
 	}
 	// A connection ends when its backend has closed it, too.
-	for deadline := time.Now().Add(patience); r.Stats().Backends > 2; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are left open", r.Stats().Backends)
-		}
-	}
+	awaitThat(t, "connections are left open", func() bool { return r.Stats().Backends <= 2 },
+		func() any { return r.Stats() })
 }
 
 func TestPeersStreamLimit(t *testing.T) {

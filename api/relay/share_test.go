@@ -3,7 +3,6 @@ package relay
 import (
 	"bytes"
 	"testing"
-	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
@@ -111,11 +110,9 @@ func TestOpenCallsOfOnePeerAreBounded(t *testing.T) {
 	for id := uint32(1); id < 2*most; id += 2 {
 		greedy[0].must(greedy[0].WriteRSTStream(id, http2.ErrCodeCancel))
 	}
-	for deadline := time.Now().Add(patience); s.calls.Load() <= most+conns; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d calls have come to the endpoint, %d wait", s.calls.Load(), p.waiters())
-		}
-	}
+	awaitThat(t, "the calls that have come to the endpoint, and those that wait",
+		func() bool { return s.calls.Load() > most+conns },
+		func() any { return s.calls.Load() }, func() any { return p.waiters() })
 }
 
 // Streams on connections that accept no more of them do not count as places of the other connections.
@@ -192,11 +189,7 @@ func TestClientWithMostWaitingForAStreamGivesWay(t *testing.T) {
 		}
 	}
 	account := clientOf(t, r, greedy[0]).Conn.(*peers.Account)
-	for deadline := time.Now().Add(patience); account.MayBegin(r.now()); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("refused calls are free")
-		}
-	}
+	awaitThat(t, "refused calls are free", func() bool { return !account.MayBegin(r.now()) })
 }
 
 // acceptOne accepts a connection that allows one concurrent call, and on which there is a call.

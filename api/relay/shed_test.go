@@ -124,14 +124,27 @@ func awaitRead(t *testing.T, r *Relay, address string, inPart bool) {
 	awaitThat(t, "input is not read", func() bool { return !slices.ContainsFunc(r.clients.all(), waits) })
 }
 
-// awaitThat waits until a condition holds. Otherwise it fails with the text.
-func awaitThat(t *testing.T, otherwise string, holds func() bool) {
+// awaitThat polls until a condition holds. Otherwise it fails with the text, and with the values as they are then.
+func awaitThat(t *testing.T, otherwise string, holds func() bool, values ...func() any) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal(otherwise)
+			text := []any{otherwise}
+			for _, value := range values {
+				text = append(text, value())
+			}
+			t.Fatalf("%+v", text)
 		}
 	}
+}
+
+// awaitNothingLeft waits until the relay has neither streams nor bytes that wait.
+func awaitNothingLeft(t *testing.T, r *Relay) {
+	t.Helper()
+	awaitThat(t, "left behind", func() bool {
+		s := r.Stats()
+		return s.Streams == 0 && s.Queued == 0
+	}, func() any { return r.Stats() })
 }
 
 // Whatever kind of memory clients make the relay keep, it is bounded for all of them together. Clients that hold

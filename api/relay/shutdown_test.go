@@ -276,14 +276,10 @@ func TestShutdownDuringTheHandshake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for r.Stats().Clients == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	awaitThat(t, "the connection is not accepted", func() bool { return r.Stats().Clients > 0 })
 	done := make(chan error, 1)
 	go func() { done <- r.Shutdown(timeout(t)) }()
-	for !r.closing.Load() {
-		time.Sleep(time.Millisecond)
-	}
+	awaitThat(t, "the shutdown does not begin", r.closing.Load)
 	var w deferred.Work
 	r.clients.all()[0].warn(&w) // as Shutdown does, perhaps only a moment later
 	w.Do()

@@ -101,11 +101,8 @@ func TestCallsThatGaveUpDoNotWait(t *testing.T) {
 		cancel()
 	}
 	p := r.pools.of(e, nil)
-	for deadline := time.Now().Add(patience); p.waiters() > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d calls wait, all have given up", p.waiters())
-		}
-	}
+	awaitThat(t, "calls wait, although all have given up", func() bool { return p.waiters() == 0 },
+		func() any { return p.waiters() })
 }
 
 // A server that only refuses streams beyond its limit has not failed.

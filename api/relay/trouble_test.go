@@ -47,7 +47,7 @@ func TestRandomTrouble(t *testing.T) {
 				}
 				if random.IntN(2) == 0 {
 					go s.GracefulStop()
-					time.Sleep(time.Duration(random.IntN(3)) * time.Millisecond)
+					time.Sleep(time.Duration(random.IntN(3)) * time.Millisecond) // the moment is the case
 				}
 				s.Stop()
 				<-served
@@ -87,14 +87,7 @@ func TestRandomTrouble(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	t.Logf("%d calls well, %d lost with their backend; %+v", ok.Load(), bad.Load(), r.Stats())
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		if s := r.Stats(); s.Streams == 0 && s.Queued == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("left behind: %+v", r.Stats())
-		}
-	}
+	awaitNothingLeft(t, r)
 }
 
 func steady(t *testing.T) *services.Endpoint {

@@ -13,6 +13,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -79,10 +82,10 @@ func signalCommand() *cli.Command {
 is restarted by its policy. A worker stopped by STOP is reported as suspended.`, allFlag())
 	cmd.Action = func(c *cli.Context) error {
 		if c.NArg() == 0 {
-			return usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
+			return exit.Usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
 		}
 		if _, err := supervisor.ParseSignal(c.Args().First()); err != nil {
-			return usageError{err}
+			return exit.Usage(err)
 		}
 		return act(c, &adminpb.ActRequest{
 			Verb: string(supervisor.VerbSignal), Signal: c.Args().First(), Names: c.Args().Tail(),
@@ -108,13 +111,13 @@ func act(c *cli.Context, req *adminpb.ActRequest) error {
 	}
 	switch {
 	case req.GetAll() && len(req.GetNames()) > 0:
-		return usagef("--all stands in place of names, got %q too", req.GetNames()[0])
+		return exit.Usagef("--all stands in place of names, got %q too", req.GetNames()[0])
 	case !req.GetAll() && len(req.GetNames()) == 0:
-		return usagef("a name is missing: see %q", c.Command.HelpName+" --help")
+		return exit.Usagef("a name is missing: see %q", c.Command.HelpName+" --help")
 	}
 	limit := c.Duration("timeout")
 	if limit <= 0 || limit > longestWait {
-		return usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
 	}
 	req.Timeout = durationpb.New(limit)
 	f, err := foldersOf(c)
@@ -153,10 +156,10 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req 
 			req.GetNoWait() && stage == supervisor.StageBegun
 		switch {
 		case c.Bool(jsonFlag):
-			err = printJSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
+			err = render.JSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
 		case last:
 			_, err = fmt.Fprintln(c.App.Writer, actLine(r))
-		case r.GetReason() != "" && isTerminal(c.App.ErrWriter):
+		case r.GetReason() != "" && terminal.Is(c.App.ErrWriter):
 			_, err = fmt.Fprintln(c.App.ErrWriter, actLine(r))
 		}
 		if err != nil {
@@ -169,7 +172,7 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req 
 func printNoneOutdated(c *cli.Context) (err error) {
 	const text = "no worker is outdated"
 	if c.Bool(jsonFlag) {
-		return printJSONLine(c.App.Writer, actJSON{"", string(supervisor.StageDone), text})
+		return render.JSONLine(c.App.Writer, actJSON{"", string(supervisor.StageDone), text})
 	}
 	if _, err = fmt.Fprintln(c.App.Writer, text); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -178,7 +181,7 @@ func printNoneOutdated(c *cli.Context) (err error) {
 }
 
 func actLine(r *adminpb.ActResponse) string {
-	name, reason := printable(r.GetName()), printable(r.GetReason())
+	name, reason := render.Printable(r.GetName()), render.Printable(r.GetReason())
 	switch stage := supervisor.Stage(r.GetPhase()); {
 	case stage == supervisor.StageFailed:
 		return name + ": failed: " + reason
@@ -190,25 +193,25 @@ func actLine(r *adminpb.ActResponse) string {
 
 // actError turns a status of Act into an error for the user.
 func actError(err error) error {
-	said := errors.New(printable(status.Convert(err).Message()))
+	said := errors.New(render.Printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.NotFound:
-		return hint(said, `"hsu-master worker list" and "hsu-master unit list" show the names`)
+		return exit.Hint(said, `"hsu-master worker list" and "hsu-master unit list" show the names`)
 	case codes.InvalidArgument:
-		return usageError{said}
+		return exit.Usage(said)
 	case codes.FailedPrecondition:
 		return said
 	case codes.Aborted:
-		return hint(errors.New("not all is done"), `"hsu-master worker list" shows more`)
+		return exit.Hint(errors.New("not all is done"), `"hsu-master worker list" shows more`)
 	case codes.ResourceExhausted:
-		return hint(fmt.Errorf("nothing was changed: %w", said), "make room for the state, then try again")
+		return exit.Hint(fmt.Errorf("nothing was changed: %w", said), "make room for the state, then try again")
 	case codes.DeadlineExceeded, codes.Canceled:
-		return hint(said, `the master goes on: "hsu-master worker list" shows how far it is`)
+		return exit.Hint(said, `the master goes on: "hsu-master worker list" shows how far it is`)
 	case codes.Unavailable:
-		return hint(errors.New("the master ended before this was done"),
+		return exit.Hint(errors.New("the master ended before this was done"),
 			`start it again: what is recorded is completed; "hsu-master worker list" shows how far it is`)
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/internal/nearest"
 )
 
@@ -94,7 +95,7 @@ func (l *line) flag(arg string, rest []string) ([]string, error) {
 		return rest, nil // the last of two values counts, so that a script can append its own
 	}
 	if l.worker != "" && l.worker != value {
-		return nil, usagef("--%s is given twice, as %q and %q: one master has workers of one kind",
+		return nil, exit.Usagef("--%s is given twice, as %q and %q: one master has workers of one kind",
 			name, l.worker, value)
 	}
 	l.worker = value
@@ -107,7 +108,7 @@ func (l *line) command(arg string) error {
 	case at < 0 && l.unknown != "": // arg may be the value of the unknown flag
 		return l.unknownFlag(l.unknown, l.flags)
 	case at < 0:
-		return usagef("unknown command %q%s: see %q",
+		return exit.Usagef("unknown command %q%s: see %q",
 			arg, suggestCommand(arg, l.commands, l.app), l.name+" --help")
 	}
 	found := l.commands[at]
@@ -120,7 +121,7 @@ func (l *line) command(arg string) error {
 }
 
 func (l *line) unknownFlag(flag string, flags []cli.Flag) error {
-	return usagef("unknown flag %s%s: see %q", flag, nearest.DidYouMean(flag, flagNames(flags)), l.name+" --help")
+	return exit.Usagef("unknown flag %s%s: see %q", flag, nearest.DidYouMean(flag, flagNames(flags)), l.name+" --help")
 }
 
 // ordered returns the command line in the parser's order.
@@ -134,7 +135,7 @@ func (l *line) ordered() ([]string, error) {
 		return nil, l.unknownFlag(l.unknown, l.flags)
 	case l.leaf == nil && len(l.positional) > 0:
 		// After "--" nothing is a command, but the parser would take the argument for one.
-		return nil, usagef("a command is missing: see %q", l.name+" --help")
+		return nil, exit.Usagef("a command is missing: see %q", l.name+" --help")
 	}
 	if err := l.checkVariables(); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"regexp"
@@ -21,6 +22,8 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/dial"
 	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/store/records"
@@ -60,7 +63,8 @@ func pingCommand() *cli.Command {
 	return leaf("ping", "check that the master answers (exit 3: no master is running)", func(c *cli.Context) error {
 		return call(c, func(ctx context.Context, conn *grpc.ClientConn, _ grpc.CallOption) error {
 			asked := time.Now()
-			if err := control.NewGRPCClientGateway(conn, probe.CoreLogger(discard)).Ping(ctx); err != nil {
+			core := control.NewGRPCClientGateway(conn, probe.CoreLogger(slog.New(slog.DiscardHandler)))
+			if err := core.Ping(ctx); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(c.App.Writer, "%s answered in %s\n",
@@ -73,12 +77,12 @@ func pingCommand() *cli.Command {
 func processData(c *cli.Context) error {
 	priority := c.Int("priority")
 	if priority != int(int32(priority)) { //nolint:gosec // this checks for an overflow
-		return usagef("--priority %d: must be a number of 32 bits", priority)
+		return exit.Usagef("--priority %d: must be a number of 32 bits", priority)
 	}
 	id := c.String("request-id")
 	if c.IsSet("request-id") {
 		if err := records.CheckRequestID(id); err != nil {
-			return usagef("--request-id: %w", err)
+			return exit.Usagef("--request-id: %w", err)
 		}
 	}
 	data := c.String("data")
@@ -99,7 +103,7 @@ func processData(c *cli.Context) error {
 			return err
 		}
 		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, processedJSON{resp.GetResult(), resp.GetSuccess()})
+			return render.JSON(c.App.Writer, processedJSON{resp.GetResult(), resp.GetSuccess()})
 		}
 		_, err = fmt.Fprintln(c.App.Writer, resp.GetResult())
 		return err
@@ -125,7 +129,7 @@ func getStatus(c *cli.Context) error {
 			return err
 		}
 		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, businessJSON{resp.GetStatus(), resp.GetProcessedCount()})
+			return render.JSON(c.App.Writer, businessJSON{resp.GetStatus(), resp.GetProcessedCount()})
 		}
 		_, err = fmt.Fprintf(c.App.Writer, "%s, %d requests processed\n", resp.GetStatus(), resp.GetProcessedCount())
 		return err
@@ -148,10 +152,10 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 		}
 	}
 	if c.Duration("timeout") <= 0 {
-		return usagef("--timeout %s: must be above 0, such as 10s", c.Duration("timeout"))
+		return exit.Usagef("--timeout %s: must be above 0, such as 10s", c.Duration("timeout"))
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
-		return usagef("--addr %q: must be HOST:PORT", address)
+		return exit.Usagef("--addr %q: must be HOST:PORT", address)
 	}
 	creds, err := credentialsOf(c)
 	if err != nil {
@@ -162,7 +166,7 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 	conn, err := grpc.NewClient(passthrough+address, grpc.WithTransportCredentials(creds), grpc.WithNoProxy(),
 		rpc.Interceptor(), dial.Retry(retryMost, c.Duration("timeout")))
 	if err != nil {
-		return usagef("--addr %q: %w", address, err)
+		return exit.Usagef("--addr %q: %w", address, err)
 	}
 	defer func() { _ = conn.Close() }()
 	var reached peer.Peer
@@ -178,18 +182,18 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 		return err
 	}
 	answer := said.GRPCStatus()
-	text := printable(plainly(answer.Message())) // may be from a worker, which must not control the terminal
+	text := render.Printable(plainly(answer.Message())) // may be from a worker, which must not control the terminal
 	switch {
 	case answer.Code() == codes.Unavailable && reached.Addr == nil && notSecuredAlike(text, c.String("tls-ca") != ""):
-		return hint(fmt.Errorf("%s: %s", address, text),
+		return exit.Hint(fmt.Errorf("%s: %s", address, text),
 			"compare --tls-ca, --tls-cert and --tls-name with the flags of the master")
 	case answer.Code() == codes.Unavailable && reached.Addr == nil:
-		return hint(fmt.Errorf("%w at %s: %s", errNoMaster, address, text),
+		return exit.Hint(fmt.Errorf("%w at %s: %s", exit.ErrNoMaster, address, text),
 			`start one with "hsu-master run", or name another --addr`)
 	case answer.Code() == codes.ResourceExhausted:
-		return hint(fmt.Errorf("%s: %s", address, text), "send less at a time")
+		return exit.Hint(fmt.Errorf("%s: %s", address, text), "send less at a time")
 	case answer.Code() == codes.DeadlineExceeded:
-		return hint(fmt.Errorf("%s did not answer within %s", address, c.Duration("timeout")),
+		return exit.Hint(fmt.Errorf("%s did not answer within %s", address, c.Duration("timeout")),
 			`see "hsu-master status", or wait longer with --timeout`)
 	}
 	return fmt.Errorf("%s: %s: %s", address, answer.Code(), text)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/internal/dial"
 	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/store"
@@ -35,18 +36,22 @@ const (
 	retryMost = time.Second
 )
 
+// errOlder is returned for a request that the running master does not know.
+var errOlder = exit.Hint(errors.New("the running master is of an older release"),
+	"restart it, its workers keep running")
+
 // dialAdmin connects to the running master of these folders. It waits up to startingFor for a master that is
 // starting. It returns errNoMaster if there is no master.
 func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	path, err := awaitAdmin(ctx, f)
 	switch {
-	case errors.Is(err, errNoMaster):
+	case errors.Is(err, exit.ErrNoMaster):
 		return nil, err
 	case errors.Is(err, fs.ErrPermission):
-		return nil, hint(fmt.Errorf("ask the master: %w", err),
+		return nil, exit.Hint(fmt.Errorf("ask the master: %w", err),
 			"only root and the user of the master have access")
 	case err != nil:
-		return nil, hint(fmt.Errorf("ask the master: %w", err),
+		return nil, exit.Hint(fmt.Errorf("ask the master: %w", err),
 			"check that --state-dir and --runtime-dir are those of the master")
 	}
 	var dialer net.Dialer
@@ -114,7 +119,7 @@ func awaitAdmin(ctx context.Context, f folders) (string, error) {
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED):
 			return "", err
 		case time.Now().After(deadline) || !store.Held(f.state):
-			return "", fmt.Errorf("%w at %s", errNoMaster, path)
+			return "", fmt.Errorf("%w at %s", exit.ErrNoMaster, path)
 		}
 		select {
 		case <-time.After(startingPoll):
@@ -127,7 +132,7 @@ func awaitAdmin(ctx context.Context, f folders) (string, error) {
 // readState returns the state from the running master, or from the state files if no master runs.
 func readState(ctx context.Context, f folders) (*adminpb.State, error) {
 	state, err := liveState(ctx, f)
-	if !errors.Is(err, errNoMaster) {
+	if !errors.Is(err, exit.ErrNoMaster) {
 		return state, err
 	}
 	snap, err := store.ReadSnapshot(f.state)
@@ -140,18 +145,16 @@ func readState(ctx context.Context, f folders) (*adminpb.State, error) {
 // offline adds a hint to an error of reading the state files.
 func offline(f folders, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state),
+		return exit.Hint(fmt.Errorf("%w, and there is no state in %s", exit.ErrNoMaster, f.state),
 			`start one with "hsu-master run", or name its --state-dir`)
 	}
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
-		return hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", errHeld, locked.PID, f.liveSocket()),
+		return exit.Hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", exit.ErrHeld, locked.PID,
+			f.liveSocket()),
 			"it may be starting, or its runtime directory was removed: restart it, its workers keep running")
 	}
 	return err
 }
-
-// errHeld is returned if a master holds the state but does not answer.
-var errHeld = errors.New("a master holds the state")
 
 // liveState returns the state from the running master. It returns errNoMaster if there is none.
 func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
@@ -164,10 +167,10 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 		resp, err = askState(ctx, f)
 	}
 	switch {
-	case errors.Is(err, errNoMaster), errors.As(err, new(*hintedError)):
+	case errors.Is(err, exit.ErrNoMaster), exit.NextStep(err) != "":
 		return nil, err
 	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
-		return nil, hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
+		return nil, exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
 			"it hangs or is suspended: see its log, or restart it, its workers keep running")
 	case err != nil:
 		return nil, fmt.Errorf("ask the master: %s", status.Convert(err).Message())
@@ -175,7 +178,7 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	if !f.stateIs(resp.GetState().GetStateDir()) {
 		// The folder is a copy, and the socket path in it is that of the original's master.
 		return nil, fmt.Errorf("%w for %s: the admin socket that it names belongs to another master",
-			errNoMaster, f.state)
+			exit.ErrNoMaster, f.state)
 	}
 	return resp.GetState(), nil
 }
@@ -195,7 +198,7 @@ func gone(ctx context.Context, f folders) bool {
 	if err == nil {
 		_ = conn.Close()
 	}
-	return errors.Is(err, errNoMaster)
+	return errors.Is(err, exit.ErrNoMaster)
 }
 
 // defaultAddress is the address of a master that is started without --port and --listen.
@@ -208,10 +211,10 @@ func liveAddress(ctx context.Context, f folders) (string, error) {
 	switch {
 	case err == nil:
 		return state.GetListen(), nil
-	case errors.Is(err, errNoMaster) && !f.given:
+	case errors.Is(err, exit.ErrNoMaster) && !f.given:
 		return defaultAddress, nil
-	case errors.Is(err, errNoMaster):
-		return "", hint(err,
+	case errors.Is(err, exit.ErrNoMaster):
+		return "", exit.Hint(err,
 			`start one with "hsu-master run", name its --state-dir, or give its address with --addr`)
 	}
 	return "", err

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -29,7 +30,7 @@ func TestMasterThatDiesWhileItIsAskedIsNone(t *testing.T) {
 		conn, err := l.Accept()
 		died <- errors.Join(err, conn.Close(), l.Close())
 	}()
-	if _, err := liveState(t.Context(), f); !errors.Is(err, errNoMaster) {
+	if _, err := liveState(t.Context(), f); !errors.Is(err, exit.ErrNoMaster) {
 		t.Errorf("%v, want that no master is running", err)
 	}
 	if err := <-died; err != nil {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -35,7 +37,7 @@ func completionCommand() *cli.Command {
 	cmd := leafOf("completion", "print the completion of a shell", strings.Join(shells, "|"), true,
 		func(c *cli.Context, shell string) error {
 			if !slices.Contains(shells, shell) {
-				return usagef("shell %q: must be bash, zsh or fish%s", shell, nearest.DidYouMean(shell, shells))
+				return exit.Usagef("shell %q: must be bash, zsh or fish%s", shell, nearest.DidYouMean(shell, shells))
 			}
 			script, err := completionScripts.ReadFile("completion/" + shell)
 			if err != nil {
@@ -76,9 +78,9 @@ type candidate struct{ word, text string }
 
 func (c candidate) String() string {
 	if c.text == "" {
-		return printable(c.word)
+		return render.Printable(c.word)
 	}
-	return printable(c.word) + "\t" + printable(c.text)
+	return render.Printable(c.word) + "\t" + render.Printable(c.text)
 }
 
 // complete returns the candidates for a word that begins with current and follows the others.
@@ -231,7 +233,7 @@ func briefState(ctx context.Context, f folders) (*adminpb.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, namesWithin)
 	defer cancel()
 	state, err := liveState(ctx, f)
-	if !errors.Is(err, errNoMaster) {
+	if !errors.Is(err, exit.ErrNoMaster) {
 		return state, err
 	}
 	snap, err := store.ReadSnapshot(f.state)

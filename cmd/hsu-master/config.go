@@ -9,6 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/config/importer"
 	"github.com/core-tools/hsu-master/internal/safefile"
@@ -46,11 +48,11 @@ func loadConfig(path string, host configfile.Host) (*configfile.File, error) {
 	case err == nil:
 		return file, nil
 	case !ok:
-		return nil, usageError{err}
+		return nil, exit.Usage(err)
 	case len(faulty.Faults) == 1:
-		return nil, usagef("%s has a fault:\n%w", printable(path), err)
+		return nil, exit.Usagef("%s has a fault:\n%w", render.Printable(path), err)
 	}
-	return nil, usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
+	return nil, exit.Usagef("%s has %d faults:\n%w", render.Printable(path), len(faulty.Faults), err)
 }
 
 func checkConfig(c *cli.Context, path string) error {
@@ -62,8 +64,8 @@ func checkConfig(c *cli.Context, path string) error {
 	for _, u := range file.Units {
 		workers += u.Replicas
 	}
-	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", printable(path),
-		count(len(file.Units), "unit"), count(workers, "worker"))
+	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", render.Printable(path),
+		render.Count(len(file.Units), "unit"), render.Count(workers, "worker"))
 	if _, err := master.FileUnits(file); err != nil {
 		fmt.Fprintf(c.App.ErrWriter, "but this version cannot run it:\n%v\n", err)
 	}
@@ -73,29 +75,21 @@ func checkConfig(c *cli.Context, path string) error {
 func importConfig(c *cli.Context, path string) error {
 	format := c.String(fromFlag)
 	if format == "" {
-		return usagef("--%s is missing: give the format of the file, one of %s", fromFlag,
+		return exit.Usagef("--%s is missing: give the format of the file, one of %s", fromFlag,
 			strings.Join(importer.Formats(), ", "))
 	}
 	text, err := importer.Import(format, path, configfile.ThisHost())
 	faulty, ok := errors.AsType[*configfile.FaultError](err)
 	switch {
 	case errors.Is(err, importer.ErrFormat):
-		return usagef("--%s: %w", fromFlag, err)
+		return exit.Usagef("--%s: %w", fromFlag, err)
 	case ok && len(faulty.Faults) > 1:
-		return usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
+		return exit.Usagef("%s has %d faults:\n%w", render.Printable(path), len(faulty.Faults), err)
 	case err != nil:
-		return usageError{err}
+		return exit.Usage(err)
 	}
 	_, err = c.App.Writer.Write(text)
 	return err
-}
-
-// count returns a number of things.
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // settingJSON is a value in effect.
@@ -126,15 +120,15 @@ func showConfig(c *cli.Context, path string) error {
 			list[i].Origin = "defaults"
 		}
 	}
-	return printJSON(c.App.Writer, list)
+	return render.JSON(c.App.Writer, list)
 }
 
-func printSchema(c *cli.Context) error { return printJSON(c.App.Writer, configfile.Schema()) }
+func printSchema(c *cli.Context) error { return render.JSON(c.App.Writer, configfile.Schema()) }
 
 func initConfig(c *cli.Context, path string) error {
 	f, err := safefile.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return hint(fmt.Errorf("%s exists", printable(path)), "remove it, or name another file")
+		return exit.Hint(fmt.Errorf("%s exists", render.Printable(path)), "remove it, or name another file")
 	}
 	if err != nil {
 		return fmt.Errorf("write the example: %w", err)
@@ -143,6 +137,7 @@ func initConfig(c *cli.Context, path string) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write the example: %w", err)
 	}
-	fmt.Fprintf(c.App.Writer, "wrote %s; next: hsu-master config check %s\n", printable(path), printable(path))
+	fmt.Fprintf(c.App.Writer, "wrote %s; next: hsu-master config check %s\n", render.Printable(path),
+		render.Printable(path))
 	return nil
 }

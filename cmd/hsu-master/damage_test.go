@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // Whichever bit of the state is flipped, a reader returns the readable part or an error that the file is damaged,
@@ -38,9 +40,9 @@ func TestReaderOfADamagedStateNeitherPanicsNorChangesIt(t *testing.T) {
 		code := run(context.Background(), []string{"state", "dump", "--json", "--state-dir", dir}, &stdout, &stderr)
 		codes[code]++
 		switch {
-		case code == exitDone:
-		case code == exitFailed && strings.Contains(stderr.String(), "has schema version"):
-		case code == exitDamaged && strings.Contains(stderr.String(), path):
+		case code == exit.Done:
+		case code == exit.Failed && strings.Contains(stderr.String(), "has schema version"):
+		case code == exit.Damaged && strings.Contains(stderr.String(), path):
 		default:
 			t.Errorf("bit %#x of byte %d: exit code %d: %s", bit, at, code, stderr.String())
 		}
@@ -48,7 +50,7 @@ func TestReaderOfADamagedStateNeitherPanicsNorChangesIt(t *testing.T) {
 			t.Fatalf("bit %#x of byte %d: the file was changed, %v", bit, at, err)
 		}
 	}
-	if codes[exitDone] == 0 || codes[exitDamaged] == 0 {
+	if codes[exit.Done] == 0 || codes[exit.Damaged] == 0 {
 		t.Errorf("exit codes were %v, want some of each: the test proves nothing else", codes)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {

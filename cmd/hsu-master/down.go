@@ -13,6 +13,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -67,7 +70,7 @@ type shutdownJSON struct {
 func shutdown(c *cli.Context, detach bool) error {
 	limit := c.Duration("timeout")
 	if limit <= 0 || limit > longestWait {
-		return usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
 	}
 	f, err := foldersOf(c)
 	if err != nil {
@@ -76,8 +79,9 @@ func shutdown(c *cli.Context, detach bool) error {
 	ctx, cancel := context.WithTimeout(c.Context, limit)
 	defer cancel()
 	conn, err := dialRegistry(ctx, f)
-	if errors.Is(err, errNoMaster) {
-		return hint(err, `"hsu-master worker list" shows the workers that may be left; the next master adopts them`)
+	if errors.Is(err, exit.ErrNoMaster) {
+		return exit.Hint(err,
+			`"hsu-master worker list" shows the workers that may be left; the next master adopts them`)
 	}
 	if err != nil {
 		return err
@@ -100,9 +104,9 @@ func shutdown(c *cli.Context, detach bool) error {
 		return shutdownError(err, first, detach)
 	}
 	if !c.Bool("no-wait") {
-		waiting := startProgress(c.App.ErrWriter, "waiting for the end of the master")
+		waiting := terminal.StartProgress(c.App.ErrWriter, "waiting for the end of the master")
 		err = awaitShutdown(ctx, f, stream, master, first, waiting)
-		waiting.end()
+		waiting.End()
 		if err != nil {
 			return err
 		}
@@ -113,7 +117,7 @@ func shutdown(c *cli.Context, detach bool) error {
 func printShutdown(c *cli.Context, first *adminpb.ShutdownResponse, detach bool) error {
 	ended := !c.Bool("no-wait")
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, shutdownJSON{
+		return render.JSON(c.App.Writer, shutdownJSON{
 			first.GetMasterPid(), detach, ended, append([]string{}, first.GetWorkers()...),
 		})
 	}
@@ -125,18 +129,18 @@ func printShutdown(c *cli.Context, first *adminpb.ShutdownResponse, detach bool)
 		workers = "left running"
 	}
 	fmt.Fprintf(c.App.Writer, "master %s (pid %d), %s %s\n",
-		master, first.GetMasterPid(), count(len(first.GetWorkers()), "worker"), workers)
+		master, first.GetMasterPid(), render.Count(len(first.GetWorkers()), "worker"), workers)
 	return nil
 }
 
 // awaitShutdown returns when the master has ended, with an error if that was not in time, or not in order.
 func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master runningMaster,
-	last *adminpb.ShutdownResponse, p *progress,
+	last *adminpb.ShutdownResponse, p *terminal.Progress,
 ) error {
 	var err error
 	for err == nil {
 		text := shutdownText(last)
-		p.detail.Store(&text)
+		p.Detail.Store(&text)
 		var next *adminpb.ShutdownResponse
 		if next, err = stream.Recv(); err == nil {
 			last = next
@@ -144,7 +148,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 	}
 	var left error
 	if status.Code(err) == codes.Aborted {
-		left = hint(errors.New(printable(status.Convert(err).Message())),
+		left = exit.Hint(errors.New(render.Printable(status.Convert(err).Message())),
 			`end these processes by hand, or start the master again: it goes on with them`)
 	}
 	if !master.awaitEnd(ctx, f) {
@@ -152,7 +156,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 		if text != "" {
 			text = ": it waits for " + text
 		}
-		return hint(fmt.Errorf("the master has not ended in time, it goes on ending%s", text),
+		return exit.Hint(fmt.Errorf("the master has not ended in time, it goes on ending%s", text),
 			`run the command again to wait longer`)
 	}
 	if left != nil {
@@ -161,7 +165,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 	// An orderly end is recorded. If another master has started since, it has recovered the workers.
 	snap, err := store.ReadSnapshot(f.state)
 	if err == nil && !snap.Meta.CleanShutdown {
-		return hint(errors.New("the master crashed before it was done"),
+		return exit.Hint(errors.New("the master crashed before it was done"),
 			`start it again with "hsu-master run", and repeat the command`)
 	}
 	return nil
@@ -171,10 +175,10 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 func shutdownText(r *adminpb.ShutdownResponse) string {
 	var parts []string
 	if n := int(r.GetCalls()); n > 0 {
-		parts = append(parts, count(n, "call"))
+		parts = append(parts, render.Count(n, "call"))
 	}
 	if ids := r.GetWorkers(); len(ids) > 0 {
-		parts = append(parts, printable(strings.Join(ids, ", ")))
+		parts = append(parts, render.Printable(strings.Join(ids, ", ")))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -187,18 +191,18 @@ type shutdownStream interface {
 // shutdownError returns the error for a shutdown that was not begun. first is the response before it, nil if there was
 // none.
 func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) error {
-	said := errors.New(printable(status.Convert(err).Message()))
+	said := errors.New(render.Printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"),
+		return exit.Hint(errors.New("the running master is of an older release"),
 			"send it TERM to stop everything, USR1 to leave the workers running")
 	case codes.DeadlineExceeded:
-		return hint(errors.New("the master does not answer in time"), "see its log")
+		return exit.Hint(errors.New("the master does not answer in time"), "see its log")
 	case codes.FailedPrecondition:
 		if unit := first.GetService(); unit != "" {
-			return hint(said, "%s", systemctlFor(printable(unit), first.GetUserService(), detach))
+			return exit.Hint(said, "%s", systemctlFor(render.Printable(unit), first.GetUserService(), detach))
 		}
-		return hint(said, `see "hsu-master status"`)
+		return exit.Hint(said, `see "hsu-master status"`)
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

@@ -17,6 +17,10 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
@@ -66,7 +70,7 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 	}
 	switch n := c.Int("lines"); {
 	case c.IsSet("lines") && (n < 0 || n > math.MaxInt32):
-		return nil, usagef("--lines %d: must be 0 or more", n)
+		return nil, exit.Usagef("--lines %d: must be 0 or more", n)
 	case c.IsSet("lines"):
 		req.Last = new(uint32(n))
 	case req.GetFollow() && !c.IsSet("since") && !c.IsSet("after"):
@@ -82,7 +86,8 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 	known := eventtype.Selectable()
 	for _, name := range req.GetTypes() {
 		if !slices.Contains(known, name) {
-			return nil, usagef("--type %q: there is no such type of events%s", name, nearest.DidYouMean(name, known))
+			return nil, exit.Usagef("--type %q: there is no such type of events%s", name,
+				nearest.DidYouMean(name, known))
 		}
 	}
 	return req, nil
@@ -98,22 +103,19 @@ func printEvents(c *cli.Context) error {
 		return err
 	}
 	r := eventReader{folders: f, req: req, out: c.App.Writer, notes: c.App.ErrWriter, json: c.Bool(jsonFlag)}
-	ctx, end := withReader(c.Context, c.App.Writer)
+	ctx, end := terminal.WithReader(c.Context, c.App.Writer)
 	defer end()
 	err = r.receive(ctx)
 	switch {
-	case context.Cause(ctx) == errNoReader: //nolint:errorlint // it is the cause itself
+	case context.Cause(ctx) == terminal.ErrNoReader: //nolint:errorlint // it is the cause itself
 		return nil
-	case errors.Is(err, errNoMaster) && !r.begun && !req.GetFollow():
+	case errors.Is(err, exit.ErrNoMaster) && !r.begun && !req.GetFollow():
 		return r.offline()
 	case req.GetFollow() && r.begun:
 		return r.follow(ctx, err)
 	}
 	return eventsError(err)
 }
-
-// errNoReader is the cause of the end of a context of [withReader].
-var errNoReader = errors.New("nobody reads the output")
 
 // eventReader prints the events of a request, and with follow those of one master after another.
 type eventReader struct {
@@ -133,7 +135,7 @@ func (r *eventReader) receive(ctx context.Context) error {
 	defer cancel(nil)
 	// A master that hangs is not waited for without end. Once it has answered, there may be no event for days.
 	hangs := time.AfterFunc(answerWithin, func() {
-		cancel(hint(fmt.Errorf("the master at %s does not answer within %s", r.folders.liveSocket(), answerWithin),
+		cancel(exit.Hint(fmt.Errorf("the master at %s does not answer within %s", r.folders.liveSocket(), answerWithin),
 			"it hangs or is suspended: see its log, or restart it, its workers keep running"))
 	})
 	defer hangs.Stop()
@@ -166,7 +168,7 @@ func (r *eventReader) follow(ctx context.Context, err error) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was interrupted
 		}
-		if code := status.Code(err); !errors.Is(err, errNoMaster) && code != codes.Unavailable && err != nil {
+		if code := status.Code(err); !errors.Is(err, exit.ErrNoMaster) && code != codes.Unavailable && err != nil {
 			return eventsError(err)
 		}
 		if !told {
@@ -230,7 +232,7 @@ func (r *eventReader) checkName(name string, entries []records.Entry) error {
 func (r *eventReader) print(resp *adminpb.EventsResponse) error {
 	if n := resp.GetDropped(); n > 0 {
 		fmt.Fprintf(r.notes, "hsu-master: %s after event %d not kept any more\n",
-			count(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
+			render.Count(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
 	}
 	for _, m := range resp.GetEvents() {
 		if err := r.printEntry(api.EntryOf(m)); err != nil {
@@ -249,7 +251,7 @@ func (r *eventReader) printEntry(e records.Entry) error {
 		}
 		return err
 	}
-	_, err := fmt.Fprintln(r.out, onTerminal(r.out, eventText(e)))
+	_, err := fmt.Fprintln(r.out, render.OnTerminal(r.out, eventText(e)))
 	return err
 }
 
@@ -262,26 +264,15 @@ func eventText(e records.Entry) string {
 	if about == "" {
 		about = "-"
 	}
-	text := fmt.Sprintf("%s  %-12s  %-10s", e.Time.Local().Format(time.DateTime), printable(about), printable(e.Type))
+	text := fmt.Sprintf("%s  %-12s  %-10s", e.Time.Local().Format(time.DateTime), render.Printable(about),
+		render.Printable(e.Type))
 	if e.Detail != "" {
-		text += "  " + printable(e.Detail)
+		text += "  " + render.Printable(e.Detail)
 	}
 	if o := e.Operator; o != nil {
-		text += "  by " + operatorText(o)
+		text += "  by " + describe.OperatorText(o)
 	}
 	return strings.TrimRight(text, " ")
-}
-
-// operatorText returns the user and the command of an operator.
-func operatorText(o *records.Operator) string {
-	text := history.UserName(o.UID)
-	if text == "" {
-		text = fmt.Sprintf("uid %d", o.UID)
-	}
-	if o.Command != "" {
-		text += ": " + o.Command
-	}
-	return printable(text)
 }
 
 // eventsError turns a status of Events into an error for the user.
@@ -290,16 +281,16 @@ func eventsError(err error) error {
 	if err == nil || !isStatus {
 		return err
 	}
-	said := errors.New(printable(s.Message()))
+	said := errors.New(render.Printable(s.Message()))
 	switch s.Code() {
 	case codes.NotFound:
-		return hint(said, `"hsu-master worker list" lists the workers`)
+		return exit.Hint(said, `"hsu-master worker list" lists the workers`)
 	case codes.OutOfRange:
-		return hint(said, "leave --after out to read from the beginning")
+		return exit.Hint(said, "leave --after out to read from the beginning")
 	case codes.ResourceExhausted:
 		return tooManyStreams(said)
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}

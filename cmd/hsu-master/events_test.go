@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/store/records"
 )
 
@@ -37,8 +38,8 @@ func FuzzParseSince(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if _, err := parseSince(text, time.Now()); err != nil && exitCode(err) != exitUsage {
-			t.Errorf("%q: exit code %d", text, exitCode(err))
+		if _, err := parseSince(text, time.Now()); err != nil && exit.Code(err) != exit.WrongUsage {
+			t.Errorf("%q: exit code %d", text, exit.Code(err))
 		}
 	})
 }

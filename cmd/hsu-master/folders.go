@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -51,7 +52,7 @@ func (f folders) stateIs(id string) bool {
 func foldersOf(c *cli.Context) (folders, error) {
 	for _, name := range []string{stateDirFlag, runtimeDirFlag} {
 		if c.IsSet(name) && c.String(name) == "" {
-			return folders{}, usagef("--%s is empty: name a directory, or omit the flag", name)
+			return folders{}, exit.Usagef("--%s is empty: name a directory, or omit the flag", name)
 		}
 	}
 	return chooseFolders(c.String(stateDirFlag), c.String(runtimeDirFlag), os.Geteuid(), os.Getenv)
@@ -78,7 +79,7 @@ func chooseFolders(state, runtime string, uid int, getenv func(string) string) (
 		case home != "":
 			f.state = filepath.Join(home, ".local", "state", "hsu-master")
 		default:
-			return folders{}, usagef("no state directory: $HOME is not set: name one with --%s", stateDirFlag)
+			return folders{}, exit.Usagef("no state directory: $HOME is not set: name one with --%s", stateDirFlag)
 		}
 	}
 	if f.runtime == "" {

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 // FuzzShownState takes a State as a master or a damaged file may return it. The output must be valid JSON, or
@@ -41,7 +43,7 @@ func FuzzShownState(f *testing.F) {
 			return
 		}
 		var out bytes.Buffer
-		if err := printJSON(&out, stateToJSON(&state)); err != nil {
+		if err := render.JSON(&out, stateToJSON(&state)); err != nil {
 			t.Errorf("%v: %v", &state, err)
 		}
 		var back stateJSON
@@ -53,7 +55,7 @@ func FuzzShownState(f *testing.F) {
 		if err := printState(&out, &state, now); err != nil {
 			t.Error(err)
 		}
-		out.WriteString(headline(&state, now))
+		out.WriteString(describe.Headline(&state, now))
 		harmless(t, out.String())
 	})
 }

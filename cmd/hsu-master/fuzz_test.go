@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"io"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"slices"
@@ -13,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // leaves calls do for every command without subcommands.
@@ -48,8 +48,8 @@ func FuzzReorder(f *testing.F) {
 		})
 		ordered, err := reorder(app, slices.Clone(args))
 		if err != nil {
-			if exitCode(err) != exitUsage {
-				t.Errorf("%q: %v, which is exit code %d", args, err, exitCode(err))
+			if exit.Code(err) != exit.WrongUsage {
+				t.Errorf("%q: %v, which is exit code %d", args, err, exit.Code(err))
 			}
 			return
 		}
@@ -60,7 +60,7 @@ func FuzzReorder(f *testing.F) {
 			t.Fatalf("%q became %q", args, ordered)
 		}
 		if err := app.RunContext(t.Context(), append([]string{app.Name}, ordered...)); err != nil {
-			if code := exitCode(err); code != exitUsage {
+			if code := exit.Code(err); code != exit.WrongUsage {
 				t.Errorf("%q: %v, which is exit code %d", ordered, err, code)
 			}
 			return
@@ -104,28 +104,28 @@ func FuzzConfig(f *testing.F) {
 			err = app.RunContext(t.Context(), append([]string{app.Name}, args...))
 		}
 		if err != nil {
-			if exitCode(err) != exitUsage {
-				t.Errorf("%q: %v, which is exit code %d", args, err, exitCode(err))
+			if exit.Code(err) != exit.WrongUsage {
+				t.Errorf("%q: %v, which is exit code %d", args, err, exit.Code(err))
 			}
 			return
 		}
 		if !asked {
 			return // help was requested
 		}
-		host, _, err := net.SplitHostPort(cfg.address)
+		host, _, err := net.SplitHostPort(cfg.Address)
 		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-			t.Errorf("%q: address %q", args, cfg.address)
+			t.Errorf("%q: address %q", args, cfg.Address)
 		}
 		if !filepath.IsAbs(cfg.folders.state) || !filepath.IsAbs(cfg.folders.runtime) {
 			t.Errorf("%q: folders %+v", args, cfg.folders)
 		}
-		if cfg.master.StopGrace <= 0 {
-			t.Errorf("%q: grace %s", args, cfg.master.StopGrace)
+		if cfg.Master.StopGrace <= 0 {
+			t.Errorf("%q: grace %s", args, cfg.Master.StopGrace)
 		}
-		for _, u := range cfg.master.Units {
+		for _, u := range cfg.Master.Units {
 			if u.Path == "" || u.Replicas < 0 || u.Replicas > maxWorkers || u.Start.Timeout <= 0 ||
 				u.Restart.Backoff <= 0 || u.Restart.Budget.Restarts < 0 || u.Restart.Budget.Window <= 0 ||
-				u.Stop.Grace != cfg.master.StopGrace {
+				u.Stop.Grace != cfg.Master.StopGrace {
 				t.Errorf("%q: unit %+v", args, u)
 			}
 		}
@@ -139,20 +139,4 @@ func harmless(t *testing.T, text string) {
 		strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
 		t.Errorf("printed: %q", text)
 	}
-}
-
-// FuzzTerminalLog takes the parts of an event, some of which a worker chooses.
-func FuzzTerminalLog(f *testing.F) {
-	f.Add("worker-0", "exited with code 7", "plain")
-	f.Add("worker\x1b[31m", "\x1b[2J", "two\nlines")
-	f.Add("", "\u202eabc", "\xff\xfe")
-	f.Fuzz(func(t *testing.T, worker, reason, more string) {
-		var out bytes.Buffer
-		log := newLogger(&out, toTerminal, false, slog.LevelDebug).With("more", more)
-		log.Warn("worker exited", "worker", worker, "reason", reason)
-		harmless(t, out.String())
-		if strings.Count(out.String(), "\n") != 1 || !strings.HasSuffix(out.String(), "\n") {
-			t.Errorf("more than a line: %q", out.String())
-		}
-	})
 }

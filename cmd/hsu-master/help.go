@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 func init() { cli.HelpPrinter = printHelp }
@@ -14,8 +16,6 @@ func init() { cli.HelpPrinter = printHelp }
 const (
 	helpWidth  = 80
 	helpIndent = 26 // of the description of a flag
-
-	unbroken = "\u00a0" // a space at which wrap breaks no line
 )
 
 // printHelp prints the help of the program or of a command: what it does, its subcommands, and its flags by topic.
@@ -104,12 +104,12 @@ func helpOfFlag(f cli.DocGenerationFlag) string {
 	}
 	parts := []string{strings.TrimSpace(before + after)}
 	if value := defaultOf(f); value != "" {
-		parts = append(parts, "(default"+unbroken+value+")")
+		parts = append(parts, "(default"+render.Unbroken+value+")")
 	}
 	for _, name := range f.GetEnvVars() {
 		parts = append(parts, "[$"+name+"]")
 	}
-	lines := wrap(strings.Join(parts, " "), helpWidth-helpIndent)
+	lines := render.Wrap(strings.Join(parts, " "), helpWidth-helpIndent)
 	if len(head)+2 > helpIndent {
 		lines = append([]string{""}, lines...)
 	}
@@ -133,25 +133,4 @@ func defaultOf(f cli.DocGenerationFlag) string {
 		return ""
 	}
 	return strings.Replace(value, "m0s", "m", 1)
-}
-
-// wrap breaks the text into lines of at most width characters.
-func wrap(text string, width int) (lines []string) {
-	line := ""
-	for word := range strings.SplitSeq(text, " ") {
-		switch {
-		case line == "":
-			line = word
-		case len(line)+1+len(word) <= width:
-			line += " " + word
-		default:
-			lines = append(lines, line)
-			line = word
-		}
-	}
-	lines = append(lines, line)
-	for i, line := range lines {
-		lines[i] = strings.ReplaceAll(line, unbroken, " ")
-	}
-	return lines
 }

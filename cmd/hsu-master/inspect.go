@@ -2,17 +2,14 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/supervisor/history"
 )
 
@@ -81,160 +78,25 @@ func inspectWorkers(c *cli.Context, name string) error {
 		for _, in := range resp.GetInspections() {
 			shown.Workers = append(shown.Workers, inspectionToJSON(in))
 		}
-		return printJSON(c.App.Writer, shown)
+		return render.JSON(c.App.Writer, shown)
 	}
 	live, now := state.GetSource() == api.SourceLive, time.Now()
-	printOffline(c.App.Writer, state)
+	describe.Offline(c.App.Writer, state)
 	if len(resp.GetInspections()) == 0 {
-		printWhy(c.App.Writer, name, resp, live, now)
+		describe.Why(c.App.Writer, name, resp, live, now)
 	}
 	for i, in := range resp.GetInspections() {
 		if i > 0 {
 			fmt.Fprintln(c.App.Writer)
 		}
-		printInspection(c.App.Writer, in, live, now)
+		describe.Inspection(c.App.Writer, in, live, now)
 	}
 	return nil
 }
 
-// section prints a title and the rows that have a value, wrapped. A word that does not fit has a line of its own.
-func section(w io.Writer, title string, rows ...[2]string) {
-	const width, indent = 18, 2
-	room := widthFor(w) - width - indent
-	begun := false
-	for _, row := range rows {
-		if row[1] == "" {
-			continue
-		}
-		if !begun {
-			fmt.Fprintf(w, "\n%s\n", title)
-			begun = true
-		}
-		label, text := printable(row[0]), printable(row[1])
-		parts := wrap(text, max(1, room))
-		if slices.ContainsFunc(parts, func(part string) bool { return utf8.RuneCountInString(part) > room }) {
-			fmt.Fprintf(w, "  %s\n    %s\n", label, paragraph(text, widthFor(w), 2*indent))
-			continue
-		}
-		fmt.Fprintf(w, "  %s%s\n", padded(label, width), strings.Join(parts, "\n"+strings.Repeat(" ", width+indent)))
-	}
-}
-
-// printInspection prints the sections of one worker. Nothing is left out, so a long word may be wider than a terminal.
-func printInspection(w io.Writer, in *adminpb.Inspection, live bool, now time.Time) {
-	item, e := in.GetWorker(), explain(in, live, now)
-	fmt.Fprintln(w, printable(headOf(in, now)))
-	section(
-		w, "state", [2]string{"why", e.why}, [2]string{"next", e.next}, [2]string{"do", e.do},
-		[2]string{"unit", item.GetUnit()}, [2]string{"desired", item.GetDesired()},
-		[2]string{"notes", note(item, now)},
-		[2]string{"outdated", strings.Join(in.GetOutdated(), ", ")},
-		[2]string{"starts", fmt.Sprintf("%d, %s by policy", item.GetIncarnation(),
-			count(int(item.GetRestarts()), "restart"))}, //nolint:gosec // a count
-		[2]string{"budget", budgetText(in.GetPolicy())},
-		[2]string{"modules", modulesText(item.GetAnnouncements())},
-		[2]string{"calls", callsText(item.GetCalls())},
-		[2]string{"spec hash", in.GetSpecHash()},
-		[2]string{"log", in.GetLog()},
-	)
-	section(
-		w, "process", [2]string{"pid", joined(present(item.GetPid()))}, [2]string{"family", joined(in.GetPids())},
-		[2]string{"port", joined(present(item.GetPort()))}, [2]string{"listens on", joined(in.GetListens())},
-		[2]string{"started", orNothing(item.GetStartedAt() != nil, at(item.GetStartedAt(), now))},
-		[2]string{"command line", strings.Join(in.GetCommandLine(), " ")},
-		[2]string{"cgroup", in.GetCgroup()}, [2]string{"not seen", in.GetHidden()},
-		[2]string{"usage", allUsage(item)},
-		[2]string{"token", item.GetToken()},
-	)
-	var settings [][2]string
-	for _, s := range in.GetSettings() {
-		settings = append(settings, [2]string{s.GetKey(), s.GetValue()})
-	}
-	section(w, "unit in force", settings...)
-	printLines(w, "limits that are not enforced", item.GetUnenforced())
-	var p page
-	addChecks(&p, item, now)
-	if len(p.lines) > 0 {
-		fmt.Fprintf(w, "\nchecks\n%s", p.String())
-	}
-	printLines(w, "exits, the newest first", exitLines(in, len(in.GetExits())+1, now))
-	printLines(w, "events, the newest first", eventLines(in, now))
-	printLines(w, "output", lastLines(item.GetLastOutput(), len(item.GetLastOutput())))
-}
-
-func printLines(w io.Writer, title string, lines []string) {
-	if len(lines) > 0 {
-		fmt.Fprintf(w, "\n%s\n", title)
-	}
-	for _, line := range lines {
-		fmt.Fprintf(w, "  %s\n", paragraph(printable(line), widthFor(w)-2, 2*2))
-	}
-}
-
-func orNothing(known bool, text string) string {
-	if !known {
-		return ""
-	}
-	return text
-}
-
-// present returns the number, or nothing if it is 0.
-func present(n int32) []int32 {
-	if n == 0 {
-		return nil
-	}
-	return []int32{n}
-}
-
-func joined(numbers []int32) string {
-	texts := make([]string, len(numbers))
-	for i, n := range numbers {
-		texts[i] = strconv.Itoa(int(n))
-	}
-	return strings.Join(texts, " ")
-}
-
-func budgetText(p *adminpb.Inspection_Policy) string {
-	if p == nil {
-		return ""
-	}
-	return fmt.Sprintf("%d of %s within %s spent", p.GetSpent(), count(int(p.GetRestarts()), "restart"),
-		shortAge(p.GetWindow().AsDuration()))
-}
-
-func modulesText(announcements []*adminpb.Announcement) string {
-	var modules []string
-	for _, a := range announcements {
-		modules = append(modules, fmt.Sprintf("%s (pid %d)", a.GetModule(), a.GetPid()))
-	}
-	return strings.Join(modules, ", ")
-}
-
-func allUsage(w *adminpb.Worker) string {
-	var parts []string
-	for _, column := range usageColumns {
-		if value := column.of(w); value != "-" {
-			parts = append(parts, strings.ToLower(column.title)+" "+value)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-func eventLines(in *adminpb.Inspection, now time.Time) []string {
-	var lines []string
-	for _, e := range in.GetEvents() {
-		line := at(e.GetTime(), now) + "  " + padded(e.GetType(), 12) + e.GetDetail()
-		if by := api.OperatorOf(e.GetOperator()); by != nil {
-			line += " by " + operatorText(by)
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
-
 func inspectionToJSON(in *adminpb.Inspection) inspectionJSON {
 	shown := inspectionJSON{
-		Worker: workersToJSON([]*adminpb.Worker{in.GetWorker()})[0], Since: timeOf(in.GetSince()),
+		Worker: workersToJSON([]*adminpb.Worker{in.GetWorker()})[0], Since: render.LocalTime(in.GetSince()),
 		Exits: []pastExitJSON{}, Events: []history.Line{}, Settings: map[string]string{},
 		CommandLine: in.GetCommandLine(), PIDs: in.GetPids(), Listens: in.GetListens(), Cgroup: in.GetCgroup(),
 		Log: in.GetLog(), Outdated: in.GetOutdated(), SpecHash: in.GetSpecHash(), Retired: in.GetRetired(),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/internal/leaks"
 )
 
@@ -23,7 +24,7 @@ func watchLeaks() func(code int) int {
 			return code
 		}
 		fmt.Fprintf(os.Stderr, "leak: %v\n", err)
-		if code == exitDone {
+		if code == exit.Done {
 			return exitLeaked
 		}
 		return code

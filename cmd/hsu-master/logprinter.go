@@ -12,6 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 // logLineJSON is one line of the output of "worker logs --json". Scripts depend on it.
@@ -38,7 +40,7 @@ type logPrinter struct {
 
 func newLogPrinter(c *cli.Context, req *adminpb.LogsRequest) *logPrinter {
 	p := &logPrinter{w: c.App.Writer, errs: c.App.ErrWriter, json: c.Bool(jsonFlag), prefixes: map[string]string{}}
-	p.terminal = isTerminal(p.w)
+	p.terminal = terminal.Is(p.w)
 	p.color = p.terminal && os.Getenv("NO_COLOR") == ""
 	if names := req.GetNames(); len(names) == 1 {
 		p.alone = names[0]
@@ -66,7 +68,7 @@ func (p *logPrinter) print(resp *adminpb.LogsResponse) error {
 				return err
 			}
 			b.Reset()
-			fmt.Fprintf(p.errs, "hsu-master: %s: %s\n", printable(text.GetWorker()), printable(notice))
+			fmt.Fprintf(p.errs, "hsu-master: %s: %s\n", render.Printable(text.GetWorker()), render.Printable(notice))
 		}
 	}
 	if b.Len() == 0 {
@@ -103,7 +105,7 @@ func (p *logPrinter) append(b *bytes.Buffer, resp *adminpb.LogText) {
 func appendJSON(b *bytes.Buffer, resp *adminpb.LogText) error {
 	line := logLineJSON{Worker: resp.GetWorker(), Notice: resp.GetNotice()}
 	if line.Notice != "" {
-		return printJSONLine(b, line)
+		return render.JSONLine(b, line)
 	}
 	if at := resp.GetTime(); at != nil {
 		line.Time = new(at.AsTime())
@@ -111,7 +113,7 @@ func appendJSON(b *bytes.Buffer, resp *adminpb.LogText) error {
 	for text := range bytes.Lines(resp.GetText()) {
 		content, whole := bytes.CutSuffix(text, []byte("\n"))
 		line.Line, line.More = string(content), !whole
-		if err := printJSONLine(b, line); err != nil {
+		if err := render.JSONLine(b, line); err != nil {
 			return err
 		}
 	}
@@ -130,7 +132,7 @@ func (p *logPrinter) prefix(worker string) string {
 	if known {
 		return text
 	}
-	id := printable(worker)
+	id := render.Printable(worker)
 	if n := utf8.RuneCountInString(id); n > p.longest {
 		p.longest = n
 		clear(p.prefixes) // the others get longer
@@ -157,7 +159,7 @@ func (p *logPrinter) colorOf(worker string) string {
 func visible(text string) string {
 	parts := strings.Split(text, "\t")
 	for i, part := range parts {
-		parts[i] = printable(part)
+		parts[i] = render.Printable(part)
 	}
 	return strings.Join(parts, "\t")
 }

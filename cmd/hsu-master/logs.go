@@ -17,6 +17,9 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -71,20 +74,20 @@ func logRequest(c *cli.Context, now time.Time) (*adminpb.LogsRequest, error) {
 	lines := int64(c.Int("lines"))
 	switch {
 	case req.GetAll() && len(req.GetNames()) > 0:
-		return nil, usagef("--all and %q: name workers, or all of them", req.GetNames()[0])
+		return nil, exit.Usagef("--all and %q: name workers, or all of them", req.GetNames()[0])
 	case !req.GetAll() && len(req.GetNames()) == 0:
-		return nil, usagef(`name workers or units, or give --all: "hsu-master worker list" lists them`)
+		return nil, exit.Usagef(`name workers or units, or give --all: "hsu-master worker list" lists them`)
 	case req.GetFollow() && req.GetPrevious():
-		return nil, usagef("--follow and --previous: that output has ended")
+		return nil, exit.Usagef("--follow and --previous: that output has ended")
 	case lines < 0:
-		return nil, usagef("--lines %d: must be 0 or more", lines)
+		return nil, exit.Usagef("--lines %d: must be 0 or more", lines)
 	case c.IsSet("lines"):
 		req.Lines = &lines
 	case req.GetFollow():
 		req.Lines = new(int64(followedLines))
 	}
 	if _, err := regexp.Compile(req.GetMatch()); err != nil {
-		return nil, usagef("--grep: %w", err)
+		return nil, exit.Usagef("--grep: %w", err)
 	}
 	if given := c.String("since"); c.IsSet("since") {
 		since, err := parseSince(given, now)
@@ -107,19 +110,19 @@ func printLogs(c *cli.Context) error {
 	}
 	out := newLogPrinter(c, req)
 	_, err = liveState(c.Context, f)
-	if errors.Is(err, errNoMaster) {
+	if errors.Is(err, exit.ErrNoMaster) {
 		if req.GetFollow() {
-			return hint(err, `start one with "hsu-master run"; without --follow, the files are read`)
+			return exit.Hint(err, `start one with "hsu-master run"; without --follow, the files are read`)
 		}
 		return readLogs(c.Context, f, req, out)
 	}
 	if err != nil {
 		return err
 	}
-	ctx, end := withReader(c.Context, c.App.Writer)
+	ctx, end := terminal.WithReader(c.Context, c.App.Writer)
 	defer end()
 	err = receiveLogs(ctx, f, req, out)
-	if errors.Is(context.Cause(ctx), errNoReader) { // it may have gone before the master was asked
+	if errors.Is(context.Cause(ctx), terminal.ErrNoReader) { // it may have gone before the master was asked
 		return nil
 	}
 	return err
@@ -143,7 +146,7 @@ func receiveLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *
 	case errors.Is(err, io.EOF), ctx.Err() != nil:
 		return nil
 	case status.Code(err) == codes.Unavailable:
-		return hint(errors.New("the master has ended"),
+		return exit.Hint(errors.New("the master has ended"),
 			`its workers may go on: the same command without --follow reads their files`)
 	}
 	return logsError(err)
@@ -155,28 +158,28 @@ func logsError(err error) error {
 	if err == nil || !isStatus {
 		return err
 	}
-	text := errors.New(printable(said.Message()))
+	text := errors.New(render.Printable(said.Message()))
 	switch said.Code() { //nolint:exhaustive // the others are not expected
 	case codes.InvalidArgument:
-		return usageError{text}
+		return exit.Usage(text)
 	case codes.NotFound:
 		if said.Message() == tail.ErrNoPrevious.Error() {
-			return hint(text, "leave --previous out for the output of the present instance")
+			return exit.Hint(text, "leave --previous out for the output of the present instance")
 		}
-		return hint(text, `"hsu-master worker list" lists the workers`)
+		return exit.Hint(text, `"hsu-master worker list" lists the workers`)
 	case codes.FailedPrecondition:
 		return text
 	case codes.ResourceExhausted:
 		return tooManyStreams(text)
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	}
 	return fmt.Errorf("ask the master: %w", text)
 }
 
 // tooManyStreams returns the error for the user of a master that serves no further stream.
 func tooManyStreams(said error) error {
-	return hint(said, "end some commands that follow or watch; one of them can follow several workers")
+	return exit.Hint(said, "end some commands that follow or watch; one of them can follow several workers")
 }
 
 // offlineLog returns the worker of a record, which does not say where its output goes.
@@ -201,7 +204,7 @@ func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *log
 	}
 	infos, err = supervisor.SelectRecorded(snap, infos, req.GetAll(), req.GetNames()...)
 	if err != nil {
-		return hint(err, `"hsu-master worker list" lists the workers`)
+		return exit.Hint(err, `"hsu-master worker list" lists the workers`)
 	}
 	hub := tail.NewHub(dir, &offsets.Tables{})
 	return logsError(api.SendLogs(ctx, hub, infos, req, nil, out.print))

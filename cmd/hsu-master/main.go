@@ -4,48 +4,36 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/daemon"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/logging"
 	"github.com/core-tools/hsu-master/master"
-	"github.com/core-tools/hsu-master/store"
 )
 
 func main() {
 	master.RunStartHelper()
-	t := takeOver(os.Stderr)
+	t := daemon.TakeOver(os.Stderr)
 	leaked := watchLeaks()
 	defer func() {
 		if p := recover(); p != nil {
-			t.fallBack(fmt.Sprintf("it panicked before it served: %v", p))
+			t.FallBack(fmt.Sprintf("it panicked before it served: %v", p))
 			panic(p)
 		}
 	}()
-	code := run(withTakeover(context.Background(), t), os.Args[1:], os.Stdout, os.Stderr)
-	t.fallBack(fmt.Sprintf("it ended with exit code %d before it served", code))
+	code := run(daemon.WithTakeover(context.Background(), t), os.Args[1:], os.Stdout, os.Stderr)
+	t.FallBack(fmt.Sprintf("it ended with exit code %d before it served", code))
 	os.Exit(leaked(code))
 }
 
-// The exit codes. They are documented in hsu-master(1), and scripts depend on them.
-const (
-	exitDone     = 0
-	exitFailed   = 1
-	exitUsage    = 2
-	exitNoMaster = 3
-	exitLocked   = 4
-	exitDamaged  = 5
-)
-
 // run executes a command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == upgradeCheckWord {
-		ctx, args = asUpgradeCheck(ctx, args[1:])
-	}
+	ctx, args = daemon.AsUpgradeCheck(ctx, args)
 	out := &outlet{Writer: stdout}
 	app := newApp(out, stderr)
 	ordered, err := reorder(app, args)
@@ -56,13 +44,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("write to standard output: %w", out.err)
 	}
 	if err == nil {
-		return exitDone
+		return exit.Done
 	}
-	fmt.Fprintf(stderr, "%shsu-master: error: %v\n", prefix(stderr, priorityError), err)
-	if next := nextStep(err); next != "" {
-		fmt.Fprintf(stderr, "%shsu-master: hint: %s\n", prefix(stderr, priorityNotice), next)
+	fmt.Fprintf(stderr, "%shsu-master: error: %v\n", logging.Prefix(stderr, logging.PriorityError), err)
+	if next := exit.NextStep(err); next != "" {
+		fmt.Fprintf(stderr, "%shsu-master: hint: %s\n", logging.Prefix(stderr, logging.PriorityNotice), next)
 	}
-	return exitCode(err)
+	return exit.Code(err)
 }
 
 // outlet records the first write error, so that commands need not check each write.
@@ -71,27 +59,15 @@ type outlet struct {
 	err error
 }
 
+// Unwrap returns the writer below, for package terminal.
+func (o *outlet) Unwrap() io.Writer { return o.Writer }
+
 func (o *outlet) Write(p []byte) (int, error) {
 	n, err := o.Writer.Write(p)
 	if err != nil && o.err == nil {
 		o.err = err
 	}
 	return n, err
-}
-
-// nextStep returns a hint for an error whose text has none, or "".
-func nextStep(err error) string {
-	if hinted, ok := errors.AsType[*hintedError](err); ok {
-		return hinted.hint
-	}
-	if damaged, ok := errors.AsType[*store.DamagedError](err); ok && !damaged.Backup {
-		return `"hsu-master state check" describes the damage; "hsu-master run --on-damage recover" keeps the file ` +
-			`aside and continues with the newest good backup and the running workers`
-	}
-	if errors.Is(err, syscall.EMFILE) {
-		return "raise the limit on open files: ulimit -n, or LimitNOFILE= of the service"
-	}
-	return ""
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
@@ -160,7 +136,7 @@ func leaf(name, usage string, action cli.ActionFunc, flags ...cli.Flag) *cli.Com
 		OnUsageError: wrongFlag, HideHelpCommand: true,
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return usagef("%s takes no argument, got %q", c.Command.HelpName, c.Args().First())
+				return exit.Usagef("%s takes no argument, got %q", c.Command.HelpName, c.Args().First())
 			}
 			return action(c)
 		},
@@ -179,11 +155,11 @@ func leafOf(name, usage, arg string, required bool,
 	cmd.Action = func(c *cli.Context) error {
 		switch {
 		case c.NArg() > 1:
-			return usagef("%s takes one %s, got %q too", c.Command.HelpName, arg, c.Args().Get(1))
+			return exit.Usagef("%s takes one %s, got %q too", c.Command.HelpName, arg, c.Args().Get(1))
 		case c.NArg() == 0 && required:
-			return usagef("a %s is missing: see %q", arg, c.Command.HelpName+" --help")
+			return exit.Usagef("a %s is missing: see %q", arg, c.Command.HelpName+" --help")
 		case c.NArg() == 1 && c.Args().First() == "":
-			return usagef("the %s is empty: name one", arg)
+			return exit.Usagef("the %s is empty: name one", arg)
 		}
 		return action(c, c.Args().First())
 	}
@@ -195,7 +171,7 @@ func missingCommand(c *cli.Context) error {
 	if cmd == "" {
 		cmd = c.App.Name
 	}
-	return usagef("a command is missing: see %q", cmd+" --help")
+	return exit.Usagef("a command is missing: see %q", cmd+" --help")
 }
 
 // wrongFlag adds a hint to an error of the flag parser. reorder has refused unknown flags and wrong values before.
@@ -204,47 +180,5 @@ func wrongFlag(c *cli.Context, err error, _ bool) error {
 	if cmd == "" {
 		cmd = c.App.Name
 	}
-	return usagef("%w: see %q", err, cmd+" --help")
-}
-
-// usageError marks an error as a wrong command line or configuration.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// hintedError adds to an error a hint on what to do next.
-type hintedError struct {
-	error
-	hint string
-}
-
-func (e *hintedError) Unwrap() error { return e.error }
-
-func hint(err error, format string, args ...any) error {
-	return &hintedError{error: err, hint: fmt.Sprintf(format, args...)}
-}
-
-// errNoMaster is returned if no master answers. For commands that can read the state files themselves it means
-// that no master holds the state.
-var errNoMaster = errors.New("no master is running")
-
-func exitCode(err error) int {
-	if _, ok := errors.AsType[usageError](err); ok {
-		return exitUsage
-	}
-	if _, ok := errors.AsType[cli.ExitCoder](err); ok { // help was requested for an unknown command
-		return exitUsage
-	}
-	if _, ok := errors.AsType[*store.LockedError](err); ok || errors.Is(err, errHeld) {
-		return exitLocked
-	}
-	if _, ok := errors.AsType[*store.DamagedError](err); ok || errors.Is(err, errUnsound) {
-		return exitDamaged
-	}
-	if errors.Is(err, errNoMaster) {
-		return exitNoMaster
-	}
-	return exitFailed
+	return exit.Usagef("%w: see %q", err, cmd+" --help")
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/top"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/history"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -101,8 +103,8 @@ func TestManualHasDefaultsAndExitCodes(t *testing.T) {
 		got = append(got, found[1])
 	}
 	want := []string{
-		strconv.Itoa(exitDone), strconv.Itoa(exitFailed), strconv.Itoa(exitUsage), strconv.Itoa(exitNoMaster),
-		strconv.Itoa(exitLocked), strconv.Itoa(exitDamaged),
+		strconv.Itoa(exit.Done), strconv.Itoa(exit.Failed), strconv.Itoa(exit.WrongUsage), strconv.Itoa(exit.NoMaster),
+		strconv.Itoa(exit.Locked), strconv.Itoa(exit.Damaged),
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("exit codes %q, want %q", got, want)
@@ -163,7 +165,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
 		"worker inspect": inspectJSON{}, "An inspection": inspectionJSON{}, "A past exit": pastExitJSON{},
 		"A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
-		"top, an object a line": topJSON{}, "A load": loadJSON{},
+		"top, an object a line": top.TableJSON{}, "A load": top.LoadJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 		"worker logs, an object a line": logLineJSON{},

@@ -9,6 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/logging"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/nearest"
 )
 
@@ -83,7 +85,8 @@ func unknownVariables(environ []string, flags []cli.Flag) (warnings []string) {
 		name, _, _ := strings.Cut(entry, "=")
 		if strings.HasPrefix(name, variablePrefix) && !slices.Contains(known, name) {
 			warnings = append(warnings,
-				fmt.Sprintf("unknown variable %s is ignored%s", printable(name), nearest.DidYouMean(name, known)))
+				fmt.Sprintf("unknown variable %s is ignored%s", render.Printable(name),
+					nearest.DidYouMean(name, known)))
 		}
 	}
 	slices.Sort(warnings)
@@ -93,7 +96,8 @@ func unknownVariables(environ []string, flags []cli.Flag) (warnings []string) {
 // warnOfVariables prints the warnings before a command runs.
 func warnOfVariables(c *cli.Context) error {
 	for _, warning := range unknownVariables(os.Environ(), allFlags(c.App.Commands)) {
-		fmt.Fprintf(c.App.ErrWriter, "%shsu-master: warning: %s\n", prefix(c.App.ErrWriter, priorityWarning), warning)
+		fmt.Fprintf(c.App.ErrWriter, "%shsu-master: warning: %s\n",
+			logging.Prefix(c.App.ErrWriter, logging.PriorityWarning), warning)
 	}
 	return nil
 }

@@ -1,21 +1,13 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
-	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/supervisor/history"
 )
 
@@ -177,9 +169,9 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		Status:         s.GetStatus(),
 		Address:        s.GetListen(),
 		Version:        s.GetVersion(),
-		StartedAt:      timeOf(s.GetMasterStartedAt()),
+		StartedAt:      render.LocalTime(s.GetMasterStartedAt()),
 		ProcessedCount: s.GetProcessedCount(),
-		CountShort:     timeOf(s.GetCountMayBeShortSince()),
+		CountShort:     render.LocalTime(s.GetCountMayBeShortSince()),
 		Workers:        workersToJSON(s.GetWorkers()),
 		Units:          unitsToJSON(s.GetUnits()),
 		Services:       servicesToJSON(s.GetServices()),
@@ -207,7 +199,7 @@ func unitsToJSON(units []*adminpb.Unit) []unitJSON {
 		list = append(list, unitJSON{
 			Name: u.GetName(), Kind: u.GetKind(), Replicas: u.GetReplicas(), Scale: u.Scale,
 			Disabled: u.GetDisabled(), Retired: u.GetRetired(), SpecHash: u.GetSpecHash(),
-			ChangedAt: timeOf(u.GetChangedAt()),
+			ChangedAt: render.LocalTime(u.GetChangedAt()),
 		})
 	}
 	return list
@@ -221,10 +213,11 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			PID: w.GetPid(), Port: w.GetPort(), Token: w.GetToken(),
 			Incarnation: w.GetIncarnation(), Restarts: w.GetRestarts(),
 			Adopted: w.GetAdopted(), Outdated: w.GetOutdated(),
-			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
-			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
+			StartedAt: render.LocalTime(w.GetStartedAt()), LastOutput: w.GetLastOutput(),
+			RetryAt: render.LocalTime(w.GetRetryAt()),
+			Ready:   w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 			StatusText: w.GetStatusText(),
-			NextDueAt:  timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
+			NextDueAt:  render.LocalTime(w.GetNextDueAt()), LastDueAt: render.LocalTime(w.GetLastDueAt()),
 			Unenforced: w.GetUnenforced(), Usage: usageToJSON(w.GetUsage()),
 			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 			Modules: modulesToJSON(w.GetAnnouncements()),
@@ -235,7 +228,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
 				Use: c.GetUse(), Probe: c.GetProbe(), Passed: c.GetPassed(), Answer: c.GetAnswer(),
-				AnsweredAt: timeOf(c.GetAnsweredAt()), DueAt: timeOf(c.GetDueAt()),
+				AnsweredAt: render.LocalTime(c.GetAnsweredAt()), DueAt: render.LocalTime(c.GetDueAt()),
 			})
 		}
 		item.LastExit = exitToJSON(w.GetLastExit())
@@ -248,7 +241,7 @@ func exitToJSON(e *adminpb.Exit) *exitJSON {
 	if e == nil {
 		return nil
 	}
-	return &exitJSON{Code: e.Code, Signal: e.Signal, Known: e.GetKnown(), At: timeOf(e.GetAt())}
+	return &exitJSON{Code: e.Code, Signal: e.Signal, Known: e.GetKnown(), At: render.LocalTime(e.GetAt())}
 }
 
 func modulesToJSON(announcements []*adminpb.Announcement) []moduleJSON {
@@ -287,7 +280,7 @@ func endpointToJSON(e *adminpb.Endpoint) endpointJSON {
 		Address: e.GetAddress(), Worker: e.GetWorker(), Healthy: e.GetHealthy(), Source: e.GetSource(),
 		Ejected: e.GetEjected(), EjectedFor: e.GetEjectedFor().AsDuration().Seconds(),
 		Reason: e.GetReason(), TTL: e.GetTtl().AsDuration().Seconds(),
-		ExpiresAt: timeOf(e.GetExpiresAt()), Probe: e.GetProbe(),
+		ExpiresAt: render.LocalTime(e.GetExpiresAt()), Probe: e.GetProbe(),
 	}
 	item.Figures = figuresToJSON(e.GetFigures())
 	return item
@@ -316,256 +309,11 @@ func latencyToJSON(l *adminpb.Latency) *latencyJSON {
 		return nil
 	}
 	seconds := func(share float64) *float64 {
-		bound, _ := latencyAt(l, share)
+		bound, _ := api.LatencyAt(l, share)
 		if bound == 0 {
 			return nil
 		}
 		return new(bound.Seconds())
 	}
 	return &latencyJSON{Mean: l.GetSum().AsDuration().Seconds() / float64(all), P50: seconds(0.5), P99: seconds(0.99)}
-}
-
-func timeOf(t *timestamppb.Timestamp) *time.Time {
-	if t == nil || t.CheckValid() != nil {
-		return nil
-	}
-	shown := t.AsTime().Local()
-	if shown.Year() < 1 || shown.Year() > 9999 {
-		shown = shown.UTC() // time.Time marshals only the years 0 to 9999
-	}
-	return &shown
-}
-
-// printJSONLine prints a value on one line, as an element of a stream.
-func printJSONLine(w io.Writer, value any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
-}
-
-func printJSON(w io.Writer, value any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
-}
-
-// printWorkers prints an aligned table, and below it the reason why a worker is not running and the checks that it
-// missed.
-func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ...column) error {
-	if len(workers) == 0 {
-		_, err := fmt.Fprintln(w, "no workers")
-		return err
-	}
-	titles := []string{"WORKER", "STATUS", "PID", "PORT", "AGE", "RESTARTS", "LAST EXIT", "CHECK"}
-	for _, column := range more {
-		titles = append(titles, column.title)
-	}
-	table := newTable(append(titles, "NOTE")...)
-	for _, item := range workers {
-		cells := []string{
-			printable(item.GetId()), printable(item.GetStatus()), number(item.GetPid()), number(item.GetPort()),
-			age(item.GetStartedAt(), now), strconv.FormatUint(item.GetRestarts(), 10),
-			printable(exitText(item.GetLastExit(), now)), lastCheck(item.GetChecks(), now),
-		}
-		for _, column := range more {
-			cells = append(cells, column.of(item))
-		}
-		table.row(append(cells, note(item, now))...)
-	}
-	if err := table.print(w); err != nil {
-		return err
-	}
-	for _, item := range workers {
-		printMissed(w, item, now)
-		reason := reasonText(item, now)
-		if reason == "" && len(item.GetLastOutput()) == 0 {
-			continue
-		}
-		text := fmt.Sprintf("%s is %s: %s", item.GetId(), phrase(item.GetStatus()), reason)
-		fmt.Fprintf(w, "\n%s\n", onTerminal(w, printable(text)))
-		for _, line := range item.GetLastOutput() {
-			fmt.Fprintf(w, "  | %s\n", printable(line))
-		}
-		if item.GetStatus() == string(records.StatusFailed) {
-			fmt.Fprintf(w, "  next: mend it, then \"hsu-master worker restart %s\"\n", printable(item.GetId()))
-		}
-	}
-	return nil
-}
-
-// lastCheck returns how long ago a worker was checked last, or when it is checked first. Of several checks it shows the
-// first that was missed.
-func lastCheck(checks []*adminpb.Check, now time.Time) string {
-	if len(checks) == 0 {
-		return "-"
-	}
-	shown := checks[0]
-	if i := slices.IndexFunc(checks, missed); i >= 0 {
-		shown = checks[i]
-	}
-	result := "passed "
-	switch at := shown.GetAnsweredAt(); {
-	case at == nil && shown.GetDueAt() == nil:
-		return "no answer yet"
-	case at == nil:
-		return "next " + dueText(shown, now)
-	case !shown.GetPassed():
-		result = "missed "
-	}
-	return result + age(shown.GetAnsweredAt(), now)
-}
-
-func missed(c *adminpb.Check) bool { return c.GetAnsweredAt() != nil && !c.GetPassed() }
-
-// dueText returns when a check is made next.
-func dueText(c *adminpb.Check, now time.Time) string {
-	if due := c.GetDueAt(); due != nil && due.AsTime().After(now) {
-		return "in " + shortAge(due.AsTime().Sub(now))
-	}
-	return "now"
-}
-
-// printMissed prints the last answers to the checks that a started worker has missed.
-func printMissed(w io.Writer, item *adminpb.Worker, now time.Time) {
-	if item.GetStatus() == string(records.StatusStarting) {
-		return // its reason has the answer
-	}
-	for _, c := range item.GetChecks() {
-		if missed(c) {
-			fmt.Fprintf(w, "\n%s\n", onTerminal(w, fmt.Sprintf("%s missed its check of %s %s ago, next %s: %s: %s",
-				printable(item.GetId()), printable(c.GetUse()), age(c.GetAnsweredAt(), now), dueText(c, now),
-				printable(c.GetProbe()), printable(c.GetAnswer()))))
-		}
-	}
-}
-
-// printable escapes the characters that could control the terminal: much of the output comes from workers or may
-// come from a damaged file.
-func printable(text string) string {
-	clean := func(r rune) bool { return r != utf8.RuneError && strconv.IsPrint(r) }
-	if !strings.ContainsFunc(text, func(r rune) bool { return !clean(r) }) {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		if clean(r) {
-			b.WriteRune(r)
-		} else {
-			quoted := strconv.QuoteRune(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-		}
-	}
-	return b.String()
-}
-
-// reasonText returns the reason why a worker is not running and when it is started again, or "" if none is known.
-func reasonText(w *adminpb.Worker, now time.Time) string {
-	if w.GetWaitingFor() != "" {
-		return strings.TrimPrefix(w.GetReason()+"; waiting for "+w.GetWaitingFor(), "; ")
-	}
-	if w.GetRetryAt() == nil {
-		return w.GetReason()
-	}
-	again := "started again in "
-	if w.GetStatus() == string(records.StatusFailed) {
-		again = "tried again in "
-	}
-	return w.GetReason() + "; " + again + shortAge(w.GetRetryAt().AsTime().Sub(now))
-}
-
-// phrase returns a status as it follows "is" in a sentence.
-func phrase(status string) string {
-	if status == string(records.StatusBackoff) {
-		return "in backoff"
-	}
-	return status
-}
-
-func note(w *adminpb.Worker, now time.Time) string {
-	var notes []string
-	if due := timeOf(w.GetNextDueAt()); due != nil {
-		notes = append(notes, nextDue(*due, now))
-	}
-	if w.GetUnmanaged() {
-		notes = append(notes, strings.TrimSuffix("unmanaged: "+printable(w.GetProgram()), ": "))
-	}
-	if by := w.GetStoppedBy(); by != nil {
-		notes = append(notes, fmt.Sprintf("stopped by user %d", by.GetUid()))
-	}
-	if w.GetAdopted() {
-		notes = append(notes, "adopted")
-	}
-	if w.GetOutdated() {
-		notes = append(notes, "outdated")
-	}
-	for _, limit := range w.GetUnenforced() {
-		keys, _, _ := strings.Cut(limit, ":")
-		notes = append(notes, printable(keys)+" not enforced")
-	}
-	if probe := w.GetProbe(); probe != "" && probe != "ping" {
-		notes = append(notes, "probe "+printable(probe))
-	}
-	if text := w.GetStatusText(); text != "" {
-		notes = append(notes, "status "+printable(text))
-	}
-	return strings.Join(notes, ", ")
-}
-
-// nextDue returns when a worker is run next, such as "next 03:00 in 4h".
-func nextDue(due, now time.Time) string {
-	format := "15:04"
-	if due.Sub(now) >= 24*time.Hour {
-		format = time.DateOnly + " " + format
-	}
-	if !due.After(now) {
-		return "was due " + due.Format(time.DateOnly+" 15:04")
-	}
-	return "next " + due.Format(format) + " in " + shortAge(due.Sub(now))
-}
-
-func number(n int32) string {
-	if n == 0 {
-		return "-"
-	}
-	return strconv.Itoa(int(n))
-}
-
-func age(since *timestamppb.Timestamp, now time.Time) string {
-	if since == nil {
-		return "-"
-	}
-	return shortAge(now.Sub(since.AsTime()))
-}
-
-// shortAge formats a duration in its largest unit: 42s, 3m, 5h, 12d.
-func shortAge(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
-}
-
-// exitText returns how a worker ended last, and how long ago.
-func exitText(e *adminpb.Exit, now time.Time) string {
-	switch {
-	case e == nil:
-		return "-"
-	case !e.GetKnown():
-		return "unknown " + age(e.GetAt(), now)
-	case e.Signal != nil:
-		return e.GetSignal() + " " + age(e.GetAt(), now)
-	}
-	return fmt.Sprintf("code %d %s", e.GetCode(), age(e.GetAt(), now))
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
@@ -67,7 +69,7 @@ func showPlan(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, p)
+		return render.JSON(c.App.Writer, p)
 	}
 	return p.print(c.App.Writer, c.Bool("verbose"))
 }
@@ -89,7 +91,7 @@ type plan struct {
 // noUnitsGiven reports whether neither flags nor a file describe the wanted units. A file may want none, and so does
 // --worker-count 0.
 func (cfg config) noUnitsGiven() bool {
-	return len(cfg.master.Units) == 0 && cfg.master.ReadUnits == nil && !cfg.noWorkers
+	return len(cfg.Master.Units) == 0 && cfg.Master.ReadUnits == nil && !cfg.noWorkers
 }
 
 // The values of plan.Wanted.
@@ -107,7 +109,7 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	}
 	p := plan{
 		Source: api.SourceOffline, MasterPID: masterPID, Wanted: wantedFlags, Backup: next.Backup,
-		unitFault: cfg.unitFault,
+		unitFault: cfg.UnitFault,
 	}
 	if masterPID != 0 {
 		p.Source = api.SourceLive
@@ -133,7 +135,7 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	p.Workers, err = recovery.Plan(ctx, recovery.PlanOptions{
 		Snapshot: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
 		AsRecorded: p.Wanted == wantedRecorded, Secrets: secrets,
-	}, cfg.master.Units...)
+	}, cfg.Master.Units...)
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the next start: %w", err)
 	}
@@ -150,11 +152,11 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 			return next, state.GetMasterPid(), nil
 		}
 	}
-	if !errors.Is(err, errNoMaster) {
+	if !errors.Is(err, exit.ErrNoMaster) {
 		return store.NextStart{}, 0, err
 	}
 	next, err := store.ReadNextStart(cfg.folders.state, store.Options{
-		OnDamage: cfg.master.OnDamage,
+		OnDamage: cfg.Master.OnDamage,
 		LostID: func() (string, error) {
 			return recovery.LivingMasterID(ctx, cfg.folders.state, cfg.folders.liveRuntime())
 		},
@@ -179,7 +181,7 @@ func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 	}
 	if !errors.Is(err, io.EOF) {
 		if gone(ctx, f) {
-			return records.Snapshot{}, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
+			return records.Snapshot{}, fmt.Errorf("%w at %s any more", exit.ErrNoMaster, f.liveSocket())
 		}
 		return records.Snapshot{}, fmt.Errorf("ask the master for its state: %s", status.Convert(err).Message())
 	}
@@ -191,25 +193,25 @@ func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 func (f folders) liveRuntime() string { return filepath.Dir(f.liveSocket()) }
 
 func (p plan) print(w io.Writer, verbose bool) error {
-	fmt.Fprintln(w, onTerminal(w, p.headline()))
+	fmt.Fprintln(w, render.OnTerminal(w, p.headline()))
 	if p.unitFault != nil {
 		for fault := range strings.SplitSeq(p.unitFault.Error(), "\n") {
-			fmt.Fprintf(w, "cannot be started: %s\n", printable(fault))
+			fmt.Fprintf(w, "cannot be started: %s\n", render.Printable(fault))
 		}
 	}
 	if p.KeyFault != "" {
-		fmt.Fprintf(w, "a master cannot start, and environments cannot be compared: %s\n", printable(p.KeyFault))
+		fmt.Fprintf(w, "a master cannot start, and environments cannot be compared: %s\n", render.Printable(p.KeyFault))
 	}
 	if len(p.Workers) == 0 {
 		fmt.Fprintln(w, "\nnothing: no worker is wanted or recorded, and no process of this master lives")
 	} else {
 		fmt.Fprintln(w)
-		table := newTable("WORKER", "ACTION", "PID", "PORT", "REASON")
+		table := render.NewTable("WORKER", "ACTION", "PID", "PORT", "REASON")
 		for _, d := range p.Workers {
-			table.row(printable(d.ID), string(d.Action), livingPID(d.Evidence), portNumber(d.Evidence),
-				printable(d.Reason))
+			table.Row(render.Printable(d.ID), string(d.Action), livingPID(d.Evidence), portNumber(d.Evidence),
+				render.Printable(d.Reason))
 		}
-		if err := table.print(w); err != nil {
+		if err := table.Print(w); err != nil {
 			return err
 		}
 	}
@@ -219,7 +221,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(p.BadRecords)) {
-		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(p.BadRecords[key]))
+		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", render.Printable(key), render.Printable(p.BadRecords[key]))
 	}
 	return nil
 }
@@ -240,10 +242,11 @@ func (p plan) headline() string {
 		said = append(said, "no master is running; the next start")
 	case p.Backup == "":
 		said = append(said,
-			fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start", printable(p.Lost)))
+			fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start",
+				render.Printable(p.Lost)))
 	default:
 		said = append(said, fmt.Sprintf("state.db cannot be used (%s); the next start, from %s",
-			printable(p.Lost), printable(p.Backup)))
+			render.Printable(p.Lost), render.Printable(p.Backup)))
 	}
 	if p.Wanted == wantedRecorded {
 		said = append(said,
@@ -256,7 +259,7 @@ func livingPID(e recovery.Evidence) string {
 	if e.Found != nil {
 		switch e.Found.State {
 		case recovery.FoundAlive, recovery.FoundSuspended, recovery.FoundUnverifiable:
-			return number(int32(e.Found.PID)) //nolint:gosec // a PID fits, see pid_max
+			return render.Number(int32(e.Found.PID)) //nolint:gosec // a PID fits, see pid_max
 		case recovery.FoundEnded, recovery.FoundGone, recovery.FoundReused, recovery.FoundNothing:
 		}
 	}
@@ -267,15 +270,15 @@ func portNumber(e recovery.Evidence) string {
 	if e.Port == nil {
 		return "-"
 	}
-	return number(int32(e.Port.Port)) //nolint:gosec // a port fits
+	return render.Number(int32(e.Port.Port)) //nolint:gosec // a port fits
 }
 
 // printEvidence prints the evidence for a decision, one line per source.
 func printEvidence(w io.Writer, d recovery.Decision) {
-	fmt.Fprintf(w, "\n%s: %s\n", printable(d.ID), d.Action)
+	fmt.Fprintf(w, "\n%s: %s\n", render.Printable(d.ID), d.Action)
 	line := func(source string, parts ...string) {
 		said := slices.DeleteFunc(parts, func(part string) bool { return part == "" })
-		fmt.Fprintf(w, "  %-9s %s\n", source, printable(strings.Join(said, ", ")))
+		fmt.Fprintf(w, "  %-9s %s\n", source, render.Printable(strings.Join(said, ", ")))
 	}
 	e := d.Evidence
 	if r := e.Recorded; r == nil {

@@ -13,6 +13,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -63,7 +66,7 @@ func reload(c *cli.Context) error {
 	}
 	timeout := c.Duration("timeout")
 	if timeout <= 0 {
-		return usagef("--timeout %s: must be above 0, such as 1m", timeout)
+		return exit.Usagef("--timeout %s: must be above 0, such as 1m", timeout)
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
@@ -82,18 +85,18 @@ func reload(c *cli.Context) error {
 		return reloadError(ctx, err, "")
 	}
 	if c.Bool(jsonFlag) {
-		err = printJSON(c.App.Writer, reloadToJSON(plan))
+		err = render.JSON(c.App.Writer, reloadToJSON(plan))
 	} else {
 		printReload(c.App.Writer, plan)
 	}
 	if err != nil {
 		return err
 	}
-	waiting := startProgress(c.App.ErrWriter, "waiting for the workers")
+	waiting := terminal.StartProgress(c.App.ErrWriter, "waiting for the workers")
 	watch := watchReload(ctx, client, plan, waiting)
 	_, err = stream.Recv()
 	last := watch.end()
-	waiting.end()
+	waiting.End()
 	if !errors.Is(err, io.EOF) {
 		return reloadError(ctx, err, last)
 	}
@@ -111,7 +114,7 @@ func blockedError(plan *adminpb.ReloadResponse) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return hint(fmt.Errorf("the command of %s cannot be started", printable(strings.Join(names, ", "))),
+	return exit.Hint(fmt.Errorf("the command of %s cannot be started", render.Printable(strings.Join(names, ", "))),
 		"correct it, then reload again; the living workers stay until then")
 }
 
@@ -124,12 +127,12 @@ func reloadError(ctx context.Context, err error, last string) error {
 		if last != "" {
 			last = ": it waits for " + last
 		}
-		return hint(fmt.Errorf("the reload is not done in time, the master goes on with it%s", last),
+		return exit.Hint(fmt.Errorf("the reload is not done in time, the master goes on with it%s", last),
 			`see "hsu-master worker list", or give a longer --timeout`)
 	case status.Code(err) == codes.InvalidArgument:
-		return usageError{errors.New(text)}
+		return exit.Usage(errors.New(text))
 	case status.Code(err) == codes.Unavailable: // the connection broke; no master answers that
-		return hint(errors.New("the master ended before the reload was done"),
+		return exit.Hint(errors.New("the master ended before the reload was done"),
 			`start it again with the same file, then "hsu-master reload --dry-run" shows what is left to do`)
 	}
 	return fmt.Errorf("reload: %s", text)
@@ -147,15 +150,15 @@ func reloadToJSON(plan *adminpb.ReloadResponse) reloadJSON {
 
 func printReload(w io.Writer, plan *adminpb.ReloadResponse) {
 	for _, c := range plan.GetChanges() {
-		fmt.Fprintf(w, "%s: %s %s: %s\n", printable(c.GetUnit()), verbs[supervisor.Action(c.GetAction())],
-			count(len(c.GetWorkers()), "worker"), printable(strings.Join(c.GetReasons(), ", ")))
+		fmt.Fprintf(w, "%s: %s %s: %s\n", render.Printable(c.GetUnit()), verbs[supervisor.Action(c.GetAction())],
+			render.Count(len(c.GetWorkers()), "worker"), render.Printable(strings.Join(c.GetReasons(), ", ")))
 	}
 	for _, key := range plan.GetLater() {
 		when := "at the next start of the master"
 		if key == "listen" {
 			when += `, or under systemd after "hsu-master systemd install", as the listener is the socket unit's`
 		}
-		fmt.Fprintf(w, "%s: takes effect %s\n", printable(key), when)
+		fmt.Fprintf(w, "%s: takes effect %s\n", render.Printable(key), when)
 	}
 	if len(plan.GetChanges())+len(plan.GetLater()) == 0 {
 		fmt.Fprintln(w, "nothing has changed")

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -26,7 +28,7 @@ type reloadWait struct {
 // watchReload begins to show in p which workers a reload waits for. A master that does not answer is no fault of the
 // reload.
 func watchReload(
-	ctx context.Context, client adminpb.AdminClient, plan *adminpb.ReloadResponse, p *progress,
+	ctx context.Context, client adminpb.AdminClient, plan *adminpb.ReloadResponse, p *terminal.Progress,
 ) *reloadWait {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &reloadWait{cancel: cancel, over: make(chan struct{})}
@@ -46,7 +48,7 @@ func watchReload(
 			}
 			text := strings.Join(waitedFor(plan, resp.GetWorkers()), ", ")
 			w.last.Store(&text)
-			p.detail.Store(&text)
+			p.Detail.Store(&text)
 		}
 	}()
 	return w
@@ -96,5 +98,5 @@ func describeWait(w *adminpb.Worker) string {
 	if waiting := w.GetWaitingFor(); waiting != "" {
 		text += ": " + waiting
 	}
-	return printable(fmt.Sprintf("%s (%s)", w.GetId(), text))
+	return render.Printable(fmt.Sprintf("%s (%s)", w.GetId(), text))
 }

@@ -13,7 +13,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/daemon"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
@@ -47,10 +49,10 @@ func runCommand() *cli.Command {
 		if err := checkForgotten(c, cfg); err != nil {
 			return err
 		}
-		if check := upgradeCheckOf(c.Context); check != nil {
-			return check.run(cfg, c.App.Writer)
+		if check := daemon.UpgradeCheckOf(c.Context); check != nil {
+			return check.Run(cfg.Config, c.App.Writer)
 		}
-		return serve(c.Context, cfg, c.App.ErrWriter)
+		return daemon.Serve(c.Context, cfg.Config, c.App.ErrWriter)
 	}, runFlags()...)
 	cmd.Description = `The file of --config describes the units, or the flags of workers describe one.
 Without both the master processes requests itself (standalone). Other flags and
@@ -205,22 +207,10 @@ func logFlags() []cli.Flag {
 
 // config is a checked command line of run.
 type config struct {
-	master   master.Options // without listeners, TLS, keeper and log, which the process has
-	folders  folders
-	address  string // host:port to serve on
-	tls      api.TLSFiles
-	insecure bool   // serving other hosts without TLS is intended
-	metrics  string // host:port to serve metrics on; empty disables them
-	registry string // path of the module registry's socket; empty disables it
-	detach   bool   // leave the workers running when stopped
-	logJSON  bool
-	logLevel slog.Level
-
+	daemon.Config
+	folders   folders
 	file      *configfile.File // of --config; nil without it
 	noWorkers bool             // --worker-count 0 without --worker-path
-	unitFault error            // why workers cannot be started; the master still takes over living workers
-
-	stopTime *stopTime
 }
 
 // configOf returns the configuration of the flags, or all their faults in one error. If excused returns true for
@@ -232,8 +222,9 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	if err != nil {
 		return config{}, err
 	}
-	cfg := config{folders: f, master: master.Options{StateDir: f.state, RuntimeDir: f.runtime, Version: version()}}
-	held := takeoverOf(c.Context) != nil // its check has read the state, which this process has locked
+	cfg := config{folders: f}
+	cfg.Master = master.Options{StateDir: f.state, RuntimeDir: f.runtime, Version: version()}
+	held := daemon.TakesOver(c.Context) // its check has read the state, which this process has locked
 	file, err := fileOf(c, held || hasWorkers(stateToRead(c, f)), fail)
 	if err != nil {
 		return config{}, err
@@ -244,11 +235,11 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	if port < 1 || port > 65535 {
 		fail("--port %d: must be 1 to 65535", port)
 	}
-	cfg.address = net.JoinHostPort(ip.String(), strconv.Itoa(port))
-	cfg.tls, cfg.insecure = tlsFiles(c, fail), c.Bool(insecureFlag)
-	cfg.metrics, cfg.registry = metricsAddress(c, fail), registryPath(c, fail)
+	cfg.Address = net.JoinHostPort(ip.String(), strconv.Itoa(port))
+	cfg.TLS, cfg.Insecure = tlsFiles(c, fail), c.Bool(insecureFlag)
+	cfg.Metrics, cfg.Registry = metricsAddress(c, fail), registryPath(c, fail)
 
-	m := &cfg.master
+	m := &cfg.Master
 	m.Sync = choose(c, fail, "sync", choice[store.SyncMode]{"always", store.SyncAlways},
 		choice[store.SyncMode]{"interval", store.SyncInterval})
 	m.OnDamage = choose(c, fail, "on-damage", choice[store.OnDamage]{"refuse", store.Refuse},
@@ -263,23 +254,23 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	if m.KeepBackups = c.Int("backup-keep"); m.KeepBackups < 1 {
 		fail("--backup-keep %d: must be 1 or more", m.KeepBackups)
 	}
-	cfg.detach = choose(c, fail, onExitFlag, choice[bool]{"stop", false}, choice[bool]{"detach", true})
-	cfg.logJSON = choose(c, fail, "log-format", choice[bool]{"text", false}, choice[bool]{"json", true})
-	cfg.logLevel = choose(c, fail, "log-level",
+	cfg.Detach = choose(c, fail, onExitFlag, choice[bool]{"stop", false}, choice[bool]{"detach", true})
+	cfg.LogJSON = choose(c, fail, "log-format", choice[bool]{"text", false}, choice[bool]{"json", true})
+	cfg.LogLevel = choose(c, fail, "log-level",
 		choice[slog.Level]{"debug", slog.LevelDebug}, choice[slog.Level]{"info", slog.LevelInfo},
 		choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError})
 	m.Policies = policiesOf(c, fail)
-	cfg.stopTime = new(stopTime)
+	cfg.StopTime = new(daemon.StopTime)
 	if file != nil {
 		cfg.addFile(file, fail)
 	} else {
 		m.StopGrace = c.Duration("stop-grace")
-		m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return held || excused(stateToRead(c, f)) })
+		m.Units, cfg.UnitFault = unitsOfFlags(c, fail, func() bool { return held || excused(stateToRead(c, f)) })
 		cfg.noWorkers = len(m.Units) == 0 && c.IsSet("worker-count")
 	}
-	cfg.stopTime.raise(m.StopGrace)
+	cfg.StopTime.Raise(m.StopGrace)
 	if len(errs) > 0 {
-		return config{}, usageError{errors.Join(errs...)}
+		return config{}, exit.Usage(errors.Join(errs...))
 	}
 	return cfg, nil
 }
@@ -349,8 +340,8 @@ func checkNoWorker(c *cli.Context, fail func(string, ...any)) {
 // stateToRead returns the folder of the state as the last master has left it. While a master runs, a check of the
 // program that is to replace it reads a copy.
 func stateToRead(c *cli.Context, f folders) string {
-	if check := upgradeCheckOf(c.Context); check != nil {
-		return check.state
+	if check := daemon.UpgradeCheckOf(c.Context); check != nil {
+		return check.State
 	}
 	return f.state
 }
@@ -377,7 +368,7 @@ func hasWorkers(stateDir string) bool {
 // checkForgotten refuses to run without units on a state that has some: a forgotten flag would stop and forget all
 // workers. --worker-count 0 confirms it.
 func checkForgotten(c *cli.Context, cfg config) error {
-	if len(cfg.master.Units) > 0 || c.IsSet(configFlag) || c.IsSet("worker-count") || takeoverOf(c.Context) != nil {
+	if len(cfg.Master.Units) > 0 || c.IsSet(configFlag) || c.IsSet("worker-count") || daemon.TakesOver(c.Context) {
 		return nil
 	}
 	snap, err := store.ReadPresent(stateToRead(c, cfg.folders))
@@ -400,8 +391,8 @@ func checkForgotten(c *cli.Context, cfg config) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return hint(usagef("the state in %s has workers of %s, and neither --config nor --worker-path is given",
-		cfg.folders.state, printable(strings.Join(names, ", "))),
+	return exit.Hint(exit.Usagef("the state in %s has workers of %s, and neither --config nor --worker-path is given",
+		cfg.folders.state, render.Printable(strings.Join(names, ", "))),
 		"give the flags of the last start, or --worker-count 0 to stop and forget all workers")
 }
 

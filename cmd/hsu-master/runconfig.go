@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/master"
@@ -91,13 +92,13 @@ func flagsOf(f *configfile.File) map[string]string {
 // addFile adds the units of a file and its policies for calls. An executable that cannot be started is no reason to
 // leave all other units stopped: the error is kept for the log.
 func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
-	m := &cfg.master
-	cfg.file = f
+	m := &cfg.Master
+	cfg.file, cfg.FromFile = f, true
 	units, err := master.FileUnits(f)
 	if err != nil {
-		fail("%s: %w", printable(f.Path), err)
+		fail("%s: %w", render.Printable(f.Path), err)
 	}
-	longest := cfg.stopTime
+	longest := cfg.StopTime
 	var present atomic.Pointer[configfile.File]
 	present.Store(f)
 	m.Rules = func() []reactions.Rule { return master.FileRules(present.Load()) }
@@ -107,7 +108,7 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 			return nil, nil, err
 		}
 		present.Store(read)
-		longest.raise(dependencies.NewGraph(units).StopGrace())
+		longest.Raise(dependencies.NewGraph(units).StopGrace())
 		return units, later, nil
 	}
 	policies := master.FilePolicies(f)
@@ -119,7 +120,7 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 			continue
 		}
 		if _, _, err := u.Executable(); err != nil {
-			cfg.unitFault = errors.Join(cfg.unitFault, fmt.Errorf("unit %s: %w", u.Name, err))
+			cfg.UnitFault = errors.Join(cfg.UnitFault, fmt.Errorf("unit %s: %w", u.Name, err))
 		}
 	}
 }
@@ -131,7 +132,7 @@ func readAgain(before *configfile.File) (f *configfile.File, units []unit.Spec, 
 		return nil, nil, nil, err
 	}
 	if units, err = master.FileUnits(f); err != nil {
-		return nil, nil, nil, fmt.Errorf("%s: %w", printable(f.Path), err)
+		return nil, nil, nil, fmt.Errorf("%s: %w", render.Printable(f.Path), err)
 	}
 	for _, setting := range []struct {
 		key           string

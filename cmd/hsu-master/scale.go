@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -47,11 +49,11 @@ master is running.`, supervisor.MaxReplicas)
 func parseScale(arg string) (unit string, n int, err error) {
 	unit, count, found := strings.Cut(arg, "=")
 	if !found || unit == "" {
-		return "", 0, usagef("%q: must be UNIT=N such as worker=3", arg)
+		return "", 0, exit.Usagef("%q: must be UNIT=N such as worker=3", arg)
 	}
 	n, err = strconv.Atoi(count)
 	if err != nil || n < 0 || n > supervisor.MaxReplicas {
-		return "", 0, usagef("%q: must be a number of workers from 0 to %d", arg, supervisor.MaxReplicas)
+		return "", 0, exit.Usagef("%q: must be a number of workers from 0 to %d", arg, supervisor.MaxReplicas)
 	}
 	return unit, n, nil
 }
@@ -63,7 +65,7 @@ func scaleUnit(c *cli.Context, arg string) error {
 	}
 	limit := c.Duration("timeout")
 	if limit <= 0 || limit > longestWait {
-		return usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
 	}
 	f, err := foldersOf(c)
 	if err != nil {
@@ -89,7 +91,7 @@ func scaleUnit(c *cli.Context, arg string) error {
 		if strings.Contains(status.Convert(err).Message(), "by an operator") {
 			next = fmt.Sprintf(`"hsu-master unit enable %s" enables it`, unit)
 		}
-		return &hintedError{errors.New(printable(status.Convert(err).Message())), next}
+		return exit.Hint(errors.New(render.Printable(status.Convert(err).Message())), "%s", next)
 	}
 	if err != nil {
 		return scaleError(err)
@@ -110,35 +112,35 @@ func noUnit(ctx context.Context, f folders, unit string) error {
 			names = append(names, u.GetName())
 		}
 	}
-	return hint(fmt.Errorf("no such unit: %q%s", unit, nearest.DidYouMean(unit, names)),
+	return exit.Hint(fmt.Errorf("no such unit: %q%s", unit, nearest.DidYouMean(unit, names)),
 		`"hsu-master unit list" shows the names`)
 }
 
 // scaleError turns a status of Scale into an error for the user.
 func scaleError(err error) error {
-	said := errors.New(printable(status.Convert(err).Message()))
+	said := errors.New(render.Printable(status.Convert(err).Message()))
 	switch status.Code(err) {
 	case codes.InvalidArgument:
-		return usageError{said}
+		return exit.Usage(said)
 	case codes.FailedPrecondition, codes.DeadlineExceeded:
-		return hint(said, `"hsu-master worker list" shows how far it is; the master goes on with what is recorded`)
+		return exit.Hint(said, `"hsu-master worker list" shows how far it is; the master goes on with what is recorded`)
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}
 }
 
 func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse) {
-	fmt.Fprintf(w, "%s has %s, before %d", printable(unit), count(n, "worker"), resp.GetBefore())
+	fmt.Fprintf(w, "%s has %s, before %d", render.Printable(unit), render.Count(n, "worker"), resp.GetBefore())
 	if configured := int(resp.GetConfigured()); configured != n {
 		fmt.Fprintf(w, ", configured %d", configured)
 	}
 	fmt.Fprintln(w)
 	if ids := resp.GetAdded(); len(ids) > 0 {
-		fmt.Fprintf(w, "started: %s\n", printable(strings.Join(ids, ", ")))
+		fmt.Fprintf(w, "started: %s\n", render.Printable(strings.Join(ids, ", ")))
 	}
 	if ids := resp.GetRemoved(); len(ids) > 0 {
-		fmt.Fprintf(w, "stopped: %s\n", printable(strings.Join(ids, ", ")))
+		fmt.Fprintf(w, "stopped: %s\n", render.Printable(strings.Join(ids, ", ")))
 	}
 }

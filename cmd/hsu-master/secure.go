@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/daemon"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
@@ -53,29 +55,10 @@ func listenAddress(c *cli.Context, fail func(string, ...any)) net.IP {
 		return net.IPv4(127, 0, 0, 1)
 	case ip == nil:
 		fail("--listen %q: must be an IP address of this host such as 127.0.0.1", listen)
-	case exposed(ip, c.String("tls-cert") != "", c.Bool(insecureFlag)):
-		fail("--listen %s is not a loopback address: %s", ip, howToSecure)
+	case daemon.Exposed(ip, c.String("tls-cert") != "", c.Bool(insecureFlag)):
+		fail("--listen %s is not a loopback address: %s", ip, daemon.HowToSecure)
 	}
 	return ip
-}
-
-// exposed reports whether other hosts can reach the address without TLS and --insecure is not given.
-func exposed(ip net.IP, tls, insecure bool) bool { return !ip.IsLoopback() && !tls && !insecure }
-
-const howToSecure = "secure it with --tls-cert and --tls-key, or allow it with --insecure"
-
-// checkPassed applies the rule of --listen to a listener that systemd has passed. A unix socket is always
-// allowed, because it is local.
-func (cfg config) checkPassed(l net.Listener) error { return cfg.checkAddress(l.Addr()) }
-
-func (cfg config) checkAddress(listener net.Addr) error {
-	address, ok := listener.(*net.TCPAddr)
-	if !ok || !exposed(address.IP, cfg.tls != (api.TLSFiles{}), cfg.insecure) {
-		return nil
-	}
-	return usagef("systemd passed a listener on %s, which is not a loopback address: %s, "+
-		"or change ListenStream= of the socket unit",
-		address, howToSecure)
 }
 
 // metricsAddress returns the address to serve metrics on. The rule of --listen applies: metrics reveal which
@@ -94,7 +77,7 @@ func metricsAddress(c *cli.Context, fail func(string, ...any)) string {
 	switch {
 	case err != nil || ip == nil || portErr != nil || number == 0:
 		fail("--metrics %q: must be HOST:PORT with an address of this host such as 127.0.0.1:9464", address)
-	case exposed(ip, false, c.Bool(insecureFlag)):
+	case daemon.Exposed(ip, false, c.Bool(insecureFlag)):
 		fail("--metrics %s is not a loopback address, and metrics are served without TLS: "+
 			"allow it with --insecure", address)
 	}
@@ -155,24 +138,24 @@ func credentialsOf(c *cli.Context) (credentials.TransportCredentials, error) {
 	ca, cert, key := c.String("tls-ca"), c.String("tls-cert"), c.String("tls-key")
 	switch {
 	case ca == "" && (cert != "" || key != "" || c.String("tls-name") != ""):
-		return nil, usagef("--tls-cert, --tls-key and --tls-name need --tls-ca, which authenticates the master")
+		return nil, exit.Usagef("--tls-cert, --tls-key and --tls-name need --tls-ca, which authenticates the master")
 	case (cert == "") != (key == ""):
-		return nil, usagef("--tls-cert and --tls-key belong together: give both or none")
+		return nil, exit.Usagef("--tls-cert and --tls-key belong together: give both or none")
 	case ca == "":
 		return insecure.NewCredentials(), nil
 	}
 	pem, err := safefile.ReadInput(ca)
 	if err != nil {
-		return nil, usagef("--tls-ca: %w", err)
+		return nil, exit.Usagef("--tls-ca: %w", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.String("tls-name"), RootCAs: x509.NewCertPool()}
 	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, usagef("--tls-ca: %s contains no certificate in PEM", ca)
+		return nil, exit.Usagef("--tls-ca: %s contains no certificate in PEM", ca)
 	}
 	if cert != "" {
 		pair, err := api.KeyPair(cert, key)
 		if err != nil {
-			return nil, usagef("--tls-cert and --tls-key: %w", err)
+			return nil, exit.Usagef("--tls-cert and --tls-key: %w", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

@@ -19,6 +19,9 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -55,9 +58,9 @@ func leafWith(name, usage string, action cli.ActionFunc, args string, least, mos
 	cmd.Action = func(c *cli.Context) error {
 		switch {
 		case c.NArg() > most:
-			return usagef("%s takes %s, got %q too", c.Command.HelpName, args, c.Args().Get(most))
+			return exit.Usagef("%s takes %s, got %q too", c.Command.HelpName, args, c.Args().Get(most))
 		case c.NArg() < least:
-			return usagef("%s takes %s: see %q", c.Command.HelpName, args, c.Command.HelpName+" --help")
+			return exit.Usagef("%s takes %s: see %q", c.Command.HelpName, args, c.Command.HelpName+" --help")
 		}
 		return action(c)
 	}
@@ -77,13 +80,13 @@ func listServices(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, servicesJSON{state.GetSource(), servicesToJSON(state.GetServices())})
+		return render.JSON(c.App.Writer, servicesJSON{state.GetSource(), servicesToJSON(state.GetServices())})
 	}
-	printOffline(c.App.Writer, state)
+	describe.Offline(c.App.Writer, state)
 	if err := printServices(c.App.Writer, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {
 		return err
 	}
-	printBadRecords(c.App.Writer, state)
+	describe.BadRecords(c.App.Writer, state)
 	return nil
 }
 
@@ -99,34 +102,37 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 		titles = append(titles, "CALLS", "IN FLIGHT", "FAILED", "P50", "P99")
 		none = append(none, "-", "-", "-", "-", "-")
 	}
-	table := newTable(titles...)
+	table := render.NewTable(titles...)
 	for _, s := range list {
 		if len(s.GetEndpoints()) == 0 {
-			table.row(append([]string{printable(s.GetName())}, none...)...)
+			table.Row(append([]string{render.Printable(s.GetName())}, none...)...)
 		}
 		for _, e := range s.GetEndpoints() {
 			cells := []string{
-				printable(s.GetName()), printable(e.GetAddress()), printable(orDash(e.GetWorker())),
-				printable(orDash(e.GetSource())), endpointState(e),
+				render.Printable(s.GetName()), render.Printable(e.GetAddress()),
+				render.Printable(render.OrDash(e.GetWorker())),
+				render.Printable(render.OrDash(e.GetSource())), endpointState(e),
 			}
 			if live {
 				f := e.GetFigures()
 				cells = append(cells, strconv.FormatUint(f.GetCalls(), 10), strconv.FormatInt(f.GetInFlight(), 10),
 					strconv.FormatUint(failures(f), 10), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
 			}
-			table.row(cells...)
+			table.Row(cells...)
 		}
 	}
-	if err := table.print(w); err != nil {
+	if err := table.Print(w); err != nil {
 		return err
 	}
 	for _, s := range list {
 		if n := s.GetWaiting(); n > 0 {
-			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", printable(s.GetName()), count(int(n), "call"))
+			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", render.Printable(s.GetName()),
+				render.Count(int(n), "call"))
 		}
 		for _, e := range s.GetEndpoints() {
 			for _, remark := range remarks(e) {
-				fmt.Fprintf(w, "\n%s at %s %s\n", printable(s.GetName()), printable(e.GetAddress()), remark)
+				fmt.Fprintf(w, "\n%s at %s %s\n",
+					render.Printable(s.GetName()), render.Printable(e.GetAddress()), remark)
 			}
 		}
 	}
@@ -137,34 +143,27 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 func remarks(e *adminpb.Endpoint) []string {
 	var all []string
 	if e.GetReason() != "" && !e.GetHealthy() {
-		all = append(all, "is not ready: "+printable(e.GetReason()))
+		all = append(all, "is not ready: "+render.Printable(e.GetReason()))
 	}
 	f := e.GetFigures()
 	var parts []string
 	for _, code := range slices.Sorted(maps.Keys(f.GetFailures())) {
-		parts = append(parts, fmt.Sprintf("%d %s", f.GetFailures()[code], printable(code)))
+		parts = append(parts, fmt.Sprintf("%d %s", f.GetFailures()[code], render.Printable(code)))
 	}
 	if len(parts) > 0 {
 		all = append(all, "has failed calls: "+strings.Join(parts, ", "))
 	}
 	if n := f.GetRetries(); n > 0 {
-		all = append(all, "has lost "+count(int(n), "call")+" that went on to another endpoint")
+		all = append(all, "has lost "+render.Count(int(n), "call")+" that went on to another endpoint")
 	}
 	if n := f.GetEjections(); n > 0 {
-		note := "was taken out for failing again and again, " + count(int(n), "time")
+		note := "was taken out for failing again and again, " + render.Count(int(n), "time")
 		if left := e.GetEjectedFor().AsDuration(); left > 0 {
 			note += ", and is back in " + left.Round(time.Second/10).String()
 		}
 		all = append(all, note)
 	}
 	return all
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 func endpointState(e *adminpb.Endpoint) string {
@@ -187,7 +186,7 @@ func failures(f *adminpb.Figures) uint64 {
 
 // quantile formats the time within which the share of the calls ended, with the precision of the buckets.
 func quantile(l *adminpb.Latency, share float64) string {
-	d, ok := latencyAt(l, share)
+	d, ok := api.LatencyAt(l, share)
 	switch {
 	case !ok:
 		return "-"
@@ -197,32 +196,12 @@ func quantile(l *adminpb.Latency, share float64) string {
 	return "≤" + d.String()
 }
 
-// latencyAt returns the upper bound of the bucket that holds the quantile, or 0 for the last bucket, which has
-// none. ok is false if no call has ended.
-func latencyAt(l *adminpb.Latency, share float64) (bound time.Duration, ok bool) {
-	var all, sum uint64
-	for _, n := range l.GetCounts() {
-		all += n
-	}
-	if all == 0 {
-		return 0, false
-	}
-	bounds := services.Bounds()
-	for i, n := range l.GetCounts() {
-		sum += n
-		if float64(sum) >= share*float64(all) && i < len(bounds) {
-			return bounds[i], true
-		}
-	}
-	return 0, true
-}
-
 // overview prints one summary line per service.
 func overview(w io.Writer, list []*adminpb.Service) error {
 	if len(list) == 0 {
 		return nil
 	}
-	table := newTable("SERVICE", "READY", "CALLS", "IN FLIGHT", "FAILED", "WAITING")
+	table := render.NewTable("SERVICE", "READY", "CALLS", "IN FLIGHT", "FAILED", "WAITING")
 	for _, s := range list {
 		var calls, failed uint64
 		var ready, inFlight int64
@@ -234,11 +213,11 @@ func overview(w io.Writer, list []*adminpb.Service) error {
 			inFlight += e.GetFigures().GetInFlight()
 			failed += failures(e.GetFigures())
 		}
-		table.row(printable(s.GetName()), fmt.Sprintf("%d/%d", ready, len(s.GetEndpoints())), fmt.Sprint(calls),
+		table.Row(render.Printable(s.GetName()), fmt.Sprintf("%d/%d", ready, len(s.GetEndpoints())), fmt.Sprint(calls),
 			fmt.Sprint(inFlight), fmt.Sprint(failed), fmt.Sprint(s.GetWaiting()))
 	}
 	fmt.Fprintln(w)
-	return table.print(w)
+	return table.Print(w)
 }
 
 // withRegistry calls ask with a client of the running master's registry of services.
@@ -259,8 +238,8 @@ func withRegistry(c *cli.Context, ask func(ctx context.Context, client adminpb.R
 
 // dialRegistry connects to the master of these folders, and verifies that it uses this state folder.
 func dialRegistry(ctx context.Context, f folders) (*grpc.ClientConn, error) {
-	if _, err := liveState(ctx, f); errors.Is(err, errNoMaster) {
-		return nil, hint(err, `start one with "hsu-master run", or name its --state-dir`)
+	if _, err := liveState(ctx, f); errors.Is(err, exit.ErrNoMaster) {
+		return nil, exit.Hint(err, `start one with "hsu-master run", or name its --state-dir`)
 	} else if err != nil {
 		return nil, err
 	}
@@ -274,14 +253,14 @@ func registryError(err error) error {
 	case codes.OK:
 		return nil
 	case codes.InvalidArgument:
-		return usageError{said}
+		return exit.Usage(said)
 	case codes.NotFound:
-		return hint(said, `"hsu-master service list" lists the registered endpoints`)
+		return exit.Hint(said, `"hsu-master service list" lists the registered endpoints`)
 	case codes.DeadlineExceeded:
-		return hint(fmt.Errorf("the master does not answer within %s", answerWithin),
+		return exit.Hint(fmt.Errorf("the master does not answer within %s", answerWithin),
 			"see its log; the request may have been executed")
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+		return errOlder
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}
@@ -290,7 +269,7 @@ func registryError(err error) error {
 func registerService(c *cli.Context) error {
 	name, address, ttl := c.Args().Get(0), c.Args().Get(1), c.Duration("ttl")
 	if err := registrations.Check(name, address, ttl); err != nil {
-		return usageError{err}
+		return exit.Usage(err)
 	}
 	return withRegistry(c, func(ctx context.Context, client adminpb.RegistryClient) error {
 		resp, err := client.Register(ctx, &adminpb.RegisterRequest{
@@ -302,7 +281,7 @@ func registerService(c *cli.Context) error {
 		e := resp.GetEndpoint()
 		how := "it answers and gets calls"
 		if !e.GetHealthy() {
-			how = "it gets calls as soon as it answers, now: " + printable(e.GetReason())
+			how = "it gets calls as soon as it answers, now: " + render.Printable(e.GetReason())
 		}
 		fmt.Fprintf(c.App.Writer, "registered %s at %s: %s\n", name, address, how)
 		if ttl > 0 {
@@ -315,11 +294,11 @@ func registerService(c *cli.Context) error {
 func deregisterService(c *cli.Context) error {
 	name, address := c.Args().Get(0), c.Args().Get(1)
 	if err := services.CheckName(name); err != nil {
-		return usageError{err}
+		return exit.Usage(err)
 	}
 	if c.NArg() > 1 {
 		if err := registrations.CheckAddress(address); err != nil {
-			return usageError{err}
+			return exit.Usage(err)
 		}
 	}
 	return withRegistry(c, func(ctx context.Context, client adminpb.RegistryClient) error {
@@ -328,7 +307,7 @@ func deregisterService(c *cli.Context) error {
 			return err
 		}
 		for _, gone := range resp.GetRemoved() {
-			fmt.Fprintf(c.App.Writer, "deregistered %s at %s\n", name, printable(gone))
+			fmt.Fprintf(c.App.Writer, "deregistered %s at %s\n", name, render.Printable(gone))
 		}
 		return nil
 	})

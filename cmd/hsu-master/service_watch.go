@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 // watchRetry is the interval between attempts to reach a master again.
@@ -104,7 +105,7 @@ func (w *watch) follow(ctx context.Context) error {
 		case !w.begun, errors.Is(err, fs.ErrPermission), status.Code(err) == codes.Unimplemented,
 			status.Code(err) == codes.PermissionDenied:
 			if status.Code(err) == codes.ResourceExhausted {
-				return tooManyStreams(errors.New(printable(status.Convert(err).Message())))
+				return tooManyStreams(errors.New(render.Printable(status.Convert(err).Message())))
 			}
 			if _, isStatus := status.FromError(err); isStatus {
 				return registryError(err)
@@ -197,9 +198,9 @@ func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now
 		if e := change.GetEndpoint(); e != nil {
 			line.Endpoint = new(endpointToJSON(e))
 		}
-		return printJSONLine(c.App.Writer, line)
+		return render.JSONLine(c.App.Writer, line)
 	}
-	words := []string{now.Format(time.TimeOnly), kind, printable(change.GetService())}
+	words := []string{now.Format(time.TimeOnly), kind, render.Printable(change.GetService())}
 	switch {
 	case kind == changeAway:
 		words[2] = "no master answers any more; this goes on when one does"
@@ -209,7 +210,8 @@ func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now
 		return nil
 	}
 	if e := change.GetEndpoint(); e != nil {
-		words = append(words, printable(e.GetAddress()), printable(orDash(e.GetWorker())), printable(e.GetSource()))
+		words = append(words, render.Printable(e.GetAddress()), render.Printable(render.OrDash(e.GetWorker())),
+			render.Printable(e.GetSource()))
 		if change.GetKind() != adminpb.WatchResponse_REMOVED {
 			words = append(words, endpointState(e))
 		}

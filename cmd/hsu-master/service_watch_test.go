@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 func endpointIs(kind adminpb.WatchResponse_Kind, address string, healthy bool) *adminpb.WatchResponse {
@@ -38,7 +39,7 @@ func watched(t *testing.T, masters ...[]*adminpb.WatchResponse) (told []string, 
 					cancel()
 					fallthrough
 				case hours%2 == 1, len(masters) == 0:
-					return nil, nil, errNoMaster
+					return nil, nil, exit.ErrNoMaster
 				}
 				says := masters[hours/2]
 				return func() (*adminpb.WatchResponse, error) {
@@ -99,7 +100,7 @@ func TestWatchGoesOnOverMastersAndTellsOnlyWhatIsNew(t *testing.T) {
 }
 
 func TestWatchEndsWhereNoMasterWillAnswer(t *testing.T) {
-	if told, err := watched(t); !errors.Is(err, errNoMaster) || len(told) > 0 {
+	if told, err := watched(t); !errors.Is(err, exit.ErrNoMaster) || len(told) > 0 {
 		t.Errorf("with no master at first: told %q, %v", told, err)
 	}
 	for name, refusal := range map[string]error{

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"time"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // parseSince reads a time, or a duration before now. A time of day is one of today, and without a zone a time is a
@@ -10,7 +12,7 @@ import (
 func parseSince(text string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(text); err == nil {
 		if d < 0 {
-			return time.Time{}, usagef("--since %s: must not be negative", text)
+			return time.Time{}, exit.Usagef("--since %s: must not be negative", text)
 		}
 		return now.Add(-d), nil
 	}
@@ -27,6 +29,6 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, usagef("--since %q: must be a duration such as 10m, or a time such as 14:30, 2026-01-31, "+
+	return time.Time{}, exit.Usagef("--since %q: must be a duration such as 10m, or a time such as 14:30, 2026-01-31, "+
 		`"2026-01-31 14:30:00" or 2026-01-31T14:30:00Z`, text)
 }

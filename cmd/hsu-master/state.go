@@ -3,14 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 func stateCommand() *cli.Command {
@@ -34,7 +34,7 @@ func dumpState(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, stateToJSON(state))
+		return render.JSON(c.App.Writer, stateToJSON(state))
 	}
 	return printState(c.App.Writer, state, time.Now())
 }
@@ -42,19 +42,19 @@ func dumpState(c *cli.Context) error {
 func printState(w io.Writer, state *adminpb.State, now time.Time) error {
 	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\n"+
 		"master pid       %s\nprocessed count  %d%s\n",
-		printable(state.GetSource()), state.GetSchemaVersion(), printable(state.GetMasterId()),
-		number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
+		render.Printable(state.GetSource()), state.GetSchemaVersion(), render.Printable(state.GetMasterId()),
+		render.Number(state.GetMasterPid()), state.GetProcessedCount(), describe.ShortText(state))
 	if scope := state.GetScope(); scope != "" {
-		fmt.Fprintf(w, "scope            %s\n", printable(scope))
+		fmt.Fprintf(w, "scope            %s\n", render.Printable(scope))
 	}
 	fmt.Fprintln(w)
-	printWriteError(w, state)
-	if err := printWorkers(w, state.GetWorkers(), now); err != nil {
+	describe.WriteError(w, state)
+	if err := describe.Workers(w, state.GetWorkers(), now, false); err != nil {
 		return err
 	}
 	if len(state.GetUnits()) > 0 {
 		fmt.Fprintln(w)
-		if err := printUnitRecords(w, state.GetUnits()); err != nil {
+		if err := describe.UnitRecords(w, state.GetUnits()); err != nil {
 			return err
 		}
 	}
@@ -64,29 +64,6 @@ func printState(w io.Writer, state *adminpb.State, now time.Time) error {
 			return err
 		}
 	}
-	printBadRecords(w, state)
+	describe.BadRecords(w, state)
 	return nil
-}
-
-// shortText returns a remark on the count if it may be too low, and since when.
-func shortText(state *adminpb.State) string {
-	since := timeOf(state.GetCountMayBeShortSince())
-	if since == nil {
-		return ""
-	}
-	return fmt.Sprintf(" (may be short since %s)", since.Format(time.RFC3339))
-}
-
-// printWriteError prints the reason why requests are refused, if they are.
-func printWriteError(w io.Writer, state *adminpb.State) {
-	if reason := state.GetWriteError(); reason != "" {
-		fmt.Fprintf(w, "%s\n\n", printable(reason))
-	}
-}
-
-// printBadRecords prints the records that cannot be decoded.
-func printBadRecords(w io.Writer, state *adminpb.State) {
-	for _, key := range slices.Sorted(maps.Keys(state.GetBadRecords())) {
-		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(state.GetBadRecords()[key]))
-	}
 }

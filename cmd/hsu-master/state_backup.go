@@ -15,6 +15,9 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -81,36 +84,36 @@ func backupState(c *cli.Context, file string) error {
 	}
 	var source string
 	write := func(dst *os.File) error {
-		p := startProgress(c.App.ErrWriter, "copying the state")
-		defer p.end()
+		p := terminal.StartProgress(c.App.ErrWriter, "copying the state")
+		defer p.End()
 		source, err = copyState(c.Context, f, dst, p)
 		return err
 	}
 	if file == "-" {
 		switch {
 		case c.Bool(jsonFlag):
-			return usagef("--json and - both write to standard output: name a FILE")
-		case isTerminal(c.App.Writer):
-			return usagef("a backup is binary data: name a FILE, or redirect standard output")
+			return exit.Usagef("--json and - both write to standard output: name a FILE")
+		case terminal.Is(c.App.Writer):
+			return exit.Usagef("a backup is binary data: name a FILE, or redirect standard output")
 		}
 		_, err := store.StreamBackup(c.App.Writer, write)
 		return err
 	}
 	if isIn(file, f.state) {
-		return usagef("%s is in the state directory: name a FILE elsewhere", file)
+		return exit.Usagef("%s is in the state directory: name a FILE elsewhere", file)
 	}
 	sum, err := store.SaveBackup(file, c.Bool(forceFlag), write)
 	if errors.Is(err, store.ErrExists) {
-		return hint(err, "name another FILE, or replace it with --%s", forceFlag)
+		return exit.Hint(err, "name another FILE, or replace it with --%s", forceFlag)
 	}
 	if err != nil {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, summaryToJSON(sum, source))
+		return render.JSON(c.App.Writer, summaryToJSON(sum, source))
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "wrote %s: %d bytes, schema version %d, %s, %d requests processed%s\n",
-		sum.Path, sum.Size, sum.SchemaVersion, count(sum.Workers, "worker"), sum.Processed,
+		sum.Path, sum.Size, sum.SchemaVersion, render.Count(sum.Workers, "worker"), sum.Processed,
 		shortClause(sum.CountShortSince))
 	return err
 }
@@ -124,19 +127,19 @@ func isIn(file, dir string) bool {
 
 // copyState writes a copy of the state to dst, from the running master or, if none runs, from the state files. It
 // returns which of the two.
-func copyState(ctx context.Context, f folders, dst *os.File, p *progress) (source string, err error) {
+func copyState(ctx context.Context, f folders, dst *os.File, p *terminal.Progress) (source string, err error) {
 	err = fetchState(ctx, f, dst, p)
 	switch {
 	case err == nil:
 		return api.SourceLive, nil
-	case !errors.Is(err, errNoMaster):
+	case !errors.Is(err, exit.ErrNoMaster):
 		return "", err
 	}
 	return api.SourceOffline, offline(f, store.Export(f.state, dst))
 }
 
 // fetchState writes the running master's state to w. It returns errNoMaster if no master runs.
-func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error {
+func fetchState(ctx context.Context, f folders, w io.Writer, p *terminal.Progress) error {
 	// First check, with a short timeout, that the master answers and uses this folder.
 	first, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -159,17 +162,17 @@ func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error 
 		if _, err := w.Write(piece.GetData()); err != nil {
 			return fmt.Errorf("write the backup: %w", err)
 		}
-		p.total.Store(piece.GetSize())
-		p.done.Add(int64(len(piece.GetData())))
+		p.Total.Store(piece.GetSize())
+		p.Done.Add(int64(len(piece.GetData())))
 	}
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil
 	case status.Code(err) == codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release, which makes no backups"),
+		return exit.Hint(errors.New("the running master is of an older release, which makes no backups"),
 			"stop it, then try again")
 	case gone(ctx, f):
-		return hint(errors.New("the master has ended"), "try again")
+		return exit.Hint(errors.New("the master has ended"), "try again")
 	}
 	return fmt.Errorf("ask the master for a backup: %s", status.Convert(err).Message())
 }

@@ -8,6 +8,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -30,9 +33,6 @@ type checkJSON struct {
 	Source   string          `json:"source"` // "live", "offline" or "file"
 }
 
-// errUnsound is returned if a check has found problems. They have been printed.
-var errUnsound = errors.New("the state is damaged or contradicts itself")
-
 const sourceFile = "file"
 
 func checkState(c *cli.Context, file string) error {
@@ -40,9 +40,9 @@ func checkState(c *cli.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	p := startProgress(c.App.ErrWriter, "checking the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "checking the state")
 	problems, source, err := check(c.Context, f, file, p)
-	p.end()
+	p.End()
 	if err != nil {
 		return err
 	}
@@ -51,12 +51,13 @@ func checkState(c *cli.Context, file string) error {
 		if problems == nil {
 			problems = store.Problems{}
 		}
-		if err := printJSON(w, checkJSON{problems.OK(), problems, source}); err != nil {
+		if err := render.JSON(w, checkJSON{problems.OK(), problems, source}); err != nil {
 			return err
 		}
 	} else {
 		for _, problem := range problems {
-			fmt.Fprintf(w, "%s: %s: %s\n", problem.Severity, printable(problem.Where), printable(problem.What))
+			fmt.Fprintf(w, "%s: %s: %s\n", problem.Severity, render.Printable(problem.Where),
+				render.Printable(problem.What))
 		}
 		if problems.OK() {
 			fmt.Fprintln(w, "ok")
@@ -66,14 +67,14 @@ func checkState(c *cli.Context, file string) error {
 	case problems.OK():
 		return nil
 	case source == sourceFile:
-		return hint(fmt.Errorf("%w: %s", errUnsound, file), "use another backup")
+		return exit.Hint(fmt.Errorf("%w: %s", exit.ErrUnsound, file), "use another backup")
 	}
-	return hint(errUnsound, `continue with the newest good backup by "hsu-master run --on-damage recover", `+
+	return exit.Hint(exit.ErrUnsound, `continue with the newest good backup by "hsu-master run --on-damage recover", `+
 		`or with a backup of your own by "hsu-master state restore"; `+
 		`a contradiction in a record is settled at the next start`)
 }
 
-func check(ctx context.Context, f folders, file string, p *progress) (store.Problems, string, error) {
+func check(ctx context.Context, f folders, file string, p *terminal.Progress) (store.Problems, string, error) {
 	if file != "" {
 		problems, err := store.CheckFile(file)
 		return problems, sourceFile, err
@@ -84,7 +85,7 @@ func check(ctx context.Context, f folders, file string, p *progress) (store.Prob
 	}
 	defer func() { _ = errors.Join(temp.Close(), os.Remove(temp.Name())) }()
 	err = fetchState(ctx, f, temp, p)
-	if errors.Is(err, errNoMaster) {
+	if errors.Is(err, exit.ErrNoMaster) {
 		problems, err := store.Check(f.state)
 		return problems, "offline", offline(f, err)
 	}

@@ -10,6 +10,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -30,14 +33,14 @@ func compactState(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	p := startProgress(c.App.ErrWriter, "compacting the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "compacting the state")
 	out, err := store.Compact(f.state)
-	p.end()
+	p.End()
 	if err != nil {
 		return stateless(f, err)
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, compactedJSON(out))
+		return render.JSON(c.App.Writer, compactedJSON(out))
 	}
 	if out.Before == out.After {
 		_, err = fmt.Fprintf(c.App.Writer, "%d bytes: nothing to gain\n", out.Before)
@@ -50,7 +53,8 @@ func compactState(c *cli.Context) error {
 // stateless turns the error of a missing state into one with a hint.
 func stateless(f folders, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state), "name its --state-dir")
+		return exit.Hint(fmt.Errorf("%w, and there is no state in %s", exit.ErrNoMaster, f.state),
+			"name its --state-dir")
 	}
 	return err
 }
@@ -83,14 +87,14 @@ func migrateState(c *cli.Context) error {
 		return err
 	}
 	dry := c.Bool(dryRunFlag)
-	p := startProgress(c.App.ErrWriter, "migrating the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "migrating the state")
 	var out store.Migration
 	if dry {
 		out, err = rehearse(c.Context, f, p)
 	} else {
 		out, err = store.Migrate(f.state)
 	}
-	p.end()
+	p.End()
 	if err != nil {
 		return stateless(f, err)
 	}
@@ -100,7 +104,7 @@ func migrateState(c *cli.Context) error {
 		if result.Steps == nil {
 			result.Steps = []string{}
 		}
-		return printJSON(w, result)
+		return render.JSON(w, result)
 	}
 	if out.From == out.To {
 		_, err = fmt.Fprintf(w, "schema version %d is current: nothing to do\n", out.From)
@@ -121,7 +125,7 @@ func migrateState(c *cli.Context) error {
 }
 
 // rehearse migrates a temporary copy of the state.
-func rehearse(ctx context.Context, f folders, p *progress) (_ store.Migration, err error) {
+func rehearse(ctx context.Context, f folders, p *terminal.Progress) (_ store.Migration, err error) {
 	dir, err := os.MkdirTemp("", "hsu-master-migration-")
 	if err != nil {
 		return store.Migration{}, fmt.Errorf("rehearse the migration: %w", err)

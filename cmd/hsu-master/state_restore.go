@@ -6,6 +6,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -45,13 +48,13 @@ func restoreState(c *cli.Context, file string) error {
 	}
 	which := c.String("count")
 	if which != "larger" && which != "backup" {
-		return usagef("--count %q: must be one of larger, backup", which)
+		return exit.Usagef("--count %q: must be one of larger, backup", which)
 	}
-	p := startProgress(c.App.ErrWriter, "restoring the state")
+	p := terminal.StartProgress(c.App.ErrWriter, "restoring the state")
 	out, err := store.Restore(f.state, file, store.RestoreOptions{
 		CountOfBackup: which == "backup", Incomplete: c.Bool("incomplete"),
 	})
-	p.end()
+	p.End()
 	if err != nil {
 		return err
 	}
@@ -63,7 +66,7 @@ func restoreState(c *cli.Context, file string) error {
 		if out.CountBefore >= 0 {
 			result.CountBefore = &out.CountBefore
 		}
-		return printJSON(c.App.Writer, result)
+		return render.JSON(c.App.Writer, result)
 	}
 	w := c.App.Writer
 	asOf := ""
@@ -71,7 +74,7 @@ func restoreState(c *cli.Context, file string) error {
 		asOf = " of " + out.Backup.AsOf.Local().Format(time.RFC3339)
 	}
 	fmt.Fprintf(w, "restored %s%s: schema version %d, %s\n",
-		out.Backup.Path, asOf, out.Backup.SchemaVersion, count(out.Backup.Workers, "worker"))
+		out.Backup.Path, asOf, out.Backup.SchemaVersion, render.Count(out.Backup.Workers, "worker"))
 	if out.Replaced != "" {
 		fmt.Fprintf(w, "the state before is kept as %s\n", out.Replaced)
 	}

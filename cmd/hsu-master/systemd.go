@@ -15,6 +15,8 @@ import (
 	"github.com/coreos/go-systemd/v22/util"
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
@@ -120,9 +122,9 @@ func installUnits(c *cli.Context) error {
 	if err := i.makeFolders(c, owner); err != nil {
 		return err
 	}
-	if fault := i.cfg.unitFault; fault != nil {
+	if fault := i.cfg.UnitFault; fault != nil {
 		fmt.Fprintf(c.App.Writer, "check that user %s may execute it, and nobody else replace it: %s\n",
-			owner.name, printable(fault.Error()))
+			owner.name, render.Printable(fault.Error()))
 	}
 	changed, err := i.write(c.App.Writer, dir)
 	if err != nil {
@@ -171,12 +173,13 @@ func (i installation) write(w io.Writer, dir string) (changed []string, err erro
 			changed = append(changed, u.name)
 		}
 		if err := safefile.Replace(crashpoint.UnitFile, path, u.text, 0o644); err != nil {
-			return nil, hint(fmt.Errorf("write the unit: %w", err), "run it as root, and name a --unit-dir that exists")
+			return nil, exit.Hint(fmt.Errorf("write the unit: %w", err),
+				"run it as root, and name a --unit-dir that exists")
 		}
 		fmt.Fprintf(w, "wrote %s\n", path)
 		if len(before) > 0 {
 			for _, line := range changedSettings(string(before), u.text) {
-				fmt.Fprintf(w, "  %s\n", printable(line))
+				fmt.Fprintf(w, "  %s\n", render.Printable(line))
 			}
 		}
 	}
@@ -204,7 +207,7 @@ func (i installation) next(c *cli.Context) error {
 func uninstallUnits(c *cli.Context) error {
 	dir, o := c.String(unitDirFlag), deploy.Options{Name: c.String(serviceNameFlag)}
 	if err := deploy.CheckName(o.Name); err != nil {
-		return usagef("--%s %w", serviceNameFlag, err)
+		return exit.Usagef("--%s %w", serviceNameFlag, err)
 	}
 	// The socket is stopped first: it would start the service again.
 	names := []string{o.SocketName(), o.ServiceName()}
@@ -229,7 +232,7 @@ func uninstallUnits(c *cli.Context) error {
 	for _, name := range installed {
 		path := filepath.Join(dir, name)
 		if err := os.Remove(path); err != nil {
-			return hint(fmt.Errorf("remove the unit: %w", err), "run it as root")
+			return exit.Hint(fmt.Errorf("remove the unit: %w", err), "run it as root")
 		}
 		fmt.Fprintf(c.App.Writer, "removed %s\n", path)
 	}
@@ -242,7 +245,8 @@ func uninstallUnits(c *cli.Context) error {
 func systemctl(ctx context.Context, o deploy.Options, args ...string) error {
 	output, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
 	if err != nil {
-		return hint(fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(output))),
+		return exit.Hint(fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err,
+			strings.TrimSpace(string(output))),
 			"see journalctl -u %s", o.ServiceName())
 	}
 	return nil

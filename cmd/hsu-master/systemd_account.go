@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/internal/safefile"
@@ -28,7 +30,7 @@ type account struct {
 func lookUp(name string) (account, error) {
 	found, err := user.Lookup(name)
 	if err != nil {
-		return account{}, hint(usagef("--%s %q: %w", serviceUserFlag, name, err),
+		return account{}, exit.Hint(exit.Usagef("--%s %q: %w", serviceUserFlag, name, err),
 			"create one: useradd --system --no-create-home NAME")
 	}
 	uid, err := strconv.Atoi(found.Uid)
@@ -88,7 +90,7 @@ func (a account) checkFile(ctx context.Context, i installation) error {
 		return nil
 	}
 	text := strings.TrimSpace(strings.TrimPrefix(string(output), "hsu-master: error: "))
-	return usagef("user %s cannot run %s: %w: %s", a.name, printable(file), err, text)
+	return exit.Usagef("user %s cannot run %s: %w: %s", a.name, render.Printable(file), err, text)
 }
 
 // serviceHost returns the host as a configuration file finds it that a service of the user reads.

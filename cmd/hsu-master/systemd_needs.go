@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -37,7 +38,7 @@ func needsOf(cfg config, given []string, user string) needs {
 	for _, u := range cfg.file.Units {
 		n.read = append(n.read, u.Program.EnvFile...)
 	}
-	for _, u := range cfg.master.Units {
+	for _, u := range cfg.Master.Units {
 		if !u.Starts() {
 			continue
 		}
@@ -145,10 +146,10 @@ func (i installation) explain(w io.Writer) {
 			folders = append(folders, dir)
 		}
 	}
-	fmt.Fprintf(w, "workers can write to %s, and nowhere else\n", printable(strings.Join(folders, " ")))
+	fmt.Fprintf(w, "workers can write to %s, and nowhere else\n", render.Printable(strings.Join(folders, " ")))
 	for _, dir := range slices.Sorted(maps.Keys(i.needs.readOnly)) {
 		fmt.Fprintf(w, "workers of %s cannot write to their working_dir: --%s %s allows it\n",
-			strings.Join(i.needs.readOnly[dir], ", "), writableFlag, printable(dir))
+			strings.Join(i.needs.readOnly[dir], ", "), writableFlag, render.Printable(dir))
 	}
 	if !i.needs.rights.IsZero() {
 		granted := ""

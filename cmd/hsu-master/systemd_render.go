@@ -9,6 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/deploy"
 )
 
@@ -28,7 +30,7 @@ func installationOf(c *cli.Context) (installation, error) {
 	command, commandErr := commandLine(c) // before configOf sets flags to the values of the file of --config
 	options := deploy.Options{Name: c.String(serviceNameFlag), User: c.String(serviceUserFlag)}
 	if err := deploy.CheckName(options.Name); err != nil {
-		return installation{}, usagef("--%s %w", serviceNameFlag, err)
+		return installation{}, exit.Usagef("--%s %w", serviceNameFlag, err)
 	}
 	// An executable that this user may not execute may be right for another user.
 	cfg, err := configOf(c, func(string) bool { return options.User != rootName })
@@ -45,7 +47,7 @@ func installationOf(c *cli.Context) (installation, error) {
 		cfg.folders.runtime = filepath.Join("/run", options.Name)
 	}
 	options.ExecStart, options.ExecReload = command, reloadLine(command)
-	options.ListenStream, options.StopGrace = cfg.address, cfg.master.StopGrace
+	options.ListenStream, options.StopGrace = cfg.Address, cfg.Master.StopGrace
 	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
 		if c.IsSet(flag) {
 			options.ReadWritePaths = append(options.ReadWritePaths, dir)
@@ -67,11 +69,11 @@ func installationOf(c *cli.Context) (installation, error) {
 func (i *installation) render() error {
 	service, err := deploy.Service(i.options)
 	if err != nil {
-		return usagef("write the service unit: %w", err)
+		return exit.Usagef("write the service unit: %w", err)
 	}
 	socket, err := deploy.Socket(i.options)
 	if err != nil {
-		return usagef("write the socket unit: %w", err)
+		return exit.Usagef("write the socket unit: %w", err)
 	}
 	i.units = []unitFile{{i.options.ServiceName(), service}, {i.options.SocketName(), socket}}
 	return nil
@@ -84,9 +86,9 @@ func writableFolders(c *cli.Context) ([]string, error) {
 		info, err := os.Stat(dir)
 		switch {
 		case err != nil:
-			return nil, usagef("--%s: %w: create it first", writableFlag, err)
+			return nil, exit.Usagef("--%s: %w: create it first", writableFlag, err)
 		case !info.IsDir():
-			return nil, usagef("--%s %s: is not a directory", writableFlag, printable(dir))
+			return nil, exit.Usagef("--%s %s: is not a directory", writableFlag, render.Printable(dir))
 		}
 		if dir, err = filepath.Abs(dir); err != nil {
 			return nil, fmt.Errorf("--%s: %w", writableFlag, err)
@@ -123,7 +125,7 @@ func commandLine(c *cli.Context) ([]string, error) {
 		values := []string{fmt.Sprint(c.Value(name))}
 		if name == workerPathFlag {
 			if values[0], err = workerPath(c); err != nil {
-				return nil, usageError{err}
+				return nil, exit.Usage(err)
 			}
 		}
 		switch {

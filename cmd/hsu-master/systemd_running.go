@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/internal/procfs"
 	"github.com/core-tools/hsu-master/supervisor/placement"
@@ -44,7 +45,7 @@ func checkRunning(proc string, o deploy.Options, scopes []string, owner account)
 		if err != nil || int(uid) == owner.uid { // the process is just ending, or belongs to owner
 			continue
 		}
-		return hint(fmt.Errorf("process %s of %s belongs to user %d: a master of user %s (%d) could not stop it",
+		return exit.Hint(fmt.Errorf("process %s of %s belongs to user %d: a master of user %s (%d) could not stop it",
 			filepath.Base(folder), o.ServiceName(), uid, owner.name, owner.uid),
 			"stop it first: systemctl stop %s %s (if no master runs: start the service, then stop it)",
 			o.SocketName(), o.ServiceName())

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/deploy"
 )
 
@@ -39,7 +40,7 @@ func checkFree(dir string, o deploy.Options) error {
 				continue
 			}
 			if taken := listenerOf(path, o.ListenStream); taken != "" {
-				return hint(usagef("%s is taken: %s has ListenStream=%s", o.ListenStream, path, taken),
+				return exit.Hint(exit.Usagef("%s is taken: %s has ListenStream=%s", o.ListenStream, path, taken),
 					"give this master another address, with the key listen of its file, or with --port")
 			}
 		}
@@ -62,7 +63,7 @@ func checkStateFolder(dir string) error {
 			return nil
 		}
 	}
-	return hint(usagef("%s has files of another program", dir), "choose another --%s", serviceNameFlag)
+	return exit.Hint(exit.Usagef("%s has files of another program", dir), "choose another --%s", serviceNameFlag)
 }
 
 // checkOurs returns an error if the unit at a path exists and is none of hsu-master's.
@@ -76,7 +77,7 @@ func checkOurs(path string) error {
 	case deploy.IsOurs(string(text)):
 		return nil
 	}
-	return hint(usagef("%s is a unit of another program", path), "choose another --%s", serviceNameFlag)
+	return exit.Hint(exit.Usagef("%s is a unit of another program", path), "choose another --%s", serviceNameFlag)
 }
 
 // listenerOf returns the address of a socket unit that a listener of another address cannot have too, or "".

@@ -3,13 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -46,9 +45,9 @@ func listUnits(c *cli.Context) error {
 	}
 	summaries := summarize(state)
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, summaries)
+		return render.JSON(c.App.Writer, summaries)
 	}
-	printOffline(c.App.Writer, state)
+	describe.Offline(c.App.Writer, state)
 	return printSummaries(c.App.Writer, summaries)
 }
 
@@ -84,23 +83,14 @@ func printSummaries(w io.Writer, summaries []unitSummaryJSON) error {
 		_, err := fmt.Fprintln(w, "no units")
 		return err
 	}
-	table := newTable("UNIT", "KIND", "ENABLED", "RUNNING", "STATUS")
+	table := render.NewTable("UNIT", "KIND", "ENABLED", "RUNNING", "STATUS")
 	for _, s := range summaries {
 		enabled := "yes"
 		if !s.Enabled {
 			enabled = "no"
 		}
-		table.row(printable(s.Unit), printable(orDash(s.Kind)), enabled,
-			fmt.Sprintf("%d of %d", s.Running, s.Replicas), printable(statusCounts(s.Statuses)))
+		table.Row(render.Printable(s.Unit), render.Printable(render.OrDash(s.Kind)), enabled,
+			fmt.Sprintf("%d of %d", s.Running, s.Replicas), render.Printable(describe.StatusCounts(s.Statuses)))
 	}
-	return table.print(w)
-}
-
-// statusCounts returns the statuses with their numbers, such as "1 failed, 2 running".
-func statusCounts(statuses map[string]int) string {
-	var parts []string
-	for _, status := range slices.Sorted(maps.Keys(statuses)) {
-		parts = append(parts, fmt.Sprintf("%d %s", statuses[status], phrase(status)))
-	}
-	return orDash(strings.Join(parts, ", "))
+	return table.Print(w)
 }

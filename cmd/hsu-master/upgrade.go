@@ -15,6 +15,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 const (
@@ -63,27 +66,27 @@ func upgrade(c *cli.Context) error {
 	}
 	request := &adminpb.UpgradeRequest{Drain: durationpb.New(c.Duration("drain"))}
 	if c.Duration("drain") <= 0 || c.Duration("timeout") <= 0 {
-		return usagef("--drain and --timeout: must be above 0, such as 30s")
+		return exit.Usagef("--drain and --timeout: must be above 0, such as 30s")
 	}
 	if path := c.String("binary"); path != "" {
 		if request.Binary, err = filepath.Abs(path); err != nil {
 			return err
 		}
 		if !utf8.ValidString(request.GetBinary()) {
-			return usagef("--binary %q: a master takes only paths in UTF-8: rename it", path)
+			return exit.Usagef("--binary %q: a master takes only paths in UTF-8: rename it", path)
 		}
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
-	waiting := startProgress(c.App.ErrWriter, "upgrading")
+	waiting := terminal.StartProgress(c.App.ErrWriter, "upgrading")
 	outcome, err := awaitUpgrade(ctx, f, request, waiting)
-	waiting.end()
+	waiting.End()
 	if err != nil {
 		return err
 	}
 	if outcome.GetStep() == adminpb.UpgradeResponse_FAILED {
-		return hint(fmt.Errorf("the former program, version %s, serves again: %s",
-			printable(outcome.GetFrom()), printable(outcome.GetFailure())), "see the log of the master")
+		return exit.Hint(fmt.Errorf("the former program, version %s, serves again: %s",
+			render.Printable(outcome.GetFrom()), render.Printable(outcome.GetFailure())), "see the log of the master")
 	}
 	return printUpgrade(c, outcome)
 }
@@ -91,17 +94,17 @@ func upgrade(c *cli.Context) error {
 func printUpgrade(c *cli.Context, o *adminpb.UpgradeResponse) error {
 	paused := o.GetPaused().AsDuration().Round(time.Millisecond)
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, upgradeJSON{
+		return render.JSON(c.App.Writer, upgradeJSON{
 			From: o.GetFrom(), To: o.GetTo(), CallsCut: o.GetCut(), Paused: paused.String(),
 		})
 	}
 	fmt.Fprintf(c.App.Writer, "upgraded from version %s to %s\ncallers waited at most %s, %s cut\n",
-		printable(o.GetFrom()), printable(o.GetTo()), paused, count(int(o.GetCut()), "call"))
+		render.Printable(o.GetFrom()), render.Printable(o.GetTo()), paused, render.Count(int(o.GetCut()), "call"))
 	return nil
 }
 
 // awaitUpgrade has the master upgraded, and returns the outcome.
-func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *progress,
+func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *terminal.Progress,
 ) (*adminpb.UpgradeResponse, error) {
 	conn, err := dialRegistry(ctx, f)
 	if err != nil {
@@ -120,7 +123,7 @@ func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeReques
 		case err == nil:
 			last = resp
 			step := steps[resp.GetStep()]
-			waiting.detail.Store(&step)
+			waiting.Detail.Store(&step)
 		case errors.Is(err, io.EOF), executing && status.Code(err) == codes.Unavailable: // the connection ended
 			return outcomeOf(ctx, f, last.GetId())
 		default:
@@ -143,10 +146,10 @@ func outcomeOf(ctx context.Context, f folders, id string) (*adminpb.UpgradeRespo
 		switch {
 		case status.Code(err) == codes.Unavailable: // it is being replaced
 		case status.Code(err) == codes.NotFound:
-			return nil, hint(errors.New("the master ended during the upgrade, and another one was started"),
+			return nil, exit.Hint(errors.New("the master ended during the upgrade, and another one was started"),
 				`see "hsu-master status" for its version`)
-		case errors.Is(err, errNoMaster):
-			return nil, hint(fmt.Errorf("the master ended during the upgrade: %w", err),
+		case errors.Is(err, exit.ErrNoMaster):
+			return nil, exit.Hint(fmt.Errorf("the master ended during the upgrade: %w", err),
 				"its workers keep running: start the master again")
 		case err != nil:
 			return nil, upgradeError(ctx, err)
@@ -178,10 +181,10 @@ func askOutcome(ctx context.Context, f folders, id string) (*adminpb.UpgradeResp
 func upgradeError(ctx context.Context, err error) error {
 	switch code := status.Code(err); {
 	case ctx.Err() != nil, code == codes.DeadlineExceeded:
-		return hint(errors.New("the upgrade is not done in time, it goes on"),
+		return exit.Hint(errors.New("the upgrade is not done in time, it goes on"),
 			`see "hsu-master status" for the version, or give a longer --timeout`)
 	case code == codes.FailedPrecondition:
-		return hint(fmt.Errorf("upgrade refused: %s", status.Convert(err).Message()), "nothing was changed")
+		return exit.Hint(fmt.Errorf("upgrade refused: %s", status.Convert(err).Message()), "nothing was changed")
 	}
 	return fmt.Errorf("upgrade: %s", status.Convert(err).Message())
 }

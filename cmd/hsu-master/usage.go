@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
-	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/top"
 )
 
 const wideFlag = "wide"
@@ -19,46 +17,6 @@ const wideFlag = "wide"
 func wideOutput() cli.Flag {
 	return &cli.BoolFlag{Name: wideFlag, Usage: "add what the processes of each worker use"}
 }
-
-// column is a column of the table of workers besides the usual ones.
-type column struct {
-	title string
-	of    func(*adminpb.Worker) string
-}
-
-// usageColumns are those of "worker list --wide". An unknown value is "-".
-var usageColumns = []column{
-	{"CPU", usageText(func(u *adminpb.Usage) string {
-		if u.CpuShare == nil {
-			return "-"
-		}
-		return fmt.Sprintf("%.1f%%", u.GetCpuShare()*100)
-	})},
-	{"CPU TIME", usageText(func(u *adminpb.Usage) string {
-		return u.GetCpu().AsDuration().Round(10 * time.Millisecond).String()
-	})},
-	{"MEM", usageText(func(u *adminpb.Usage) string { return unit.SizeText(u.GetResident()) })},
-	{"FILES", usageText(func(u *adminpb.Usage) string {
-		if u.OpenFiles == nil {
-			return "-"
-		}
-		return strconv.Itoa(int(u.GetOpenFiles()))
-	})},
-	{"THREADS", usageText(func(u *adminpb.Usage) string { return number(u.GetThreads()) })},
-	{"PROCS", usageText(func(u *adminpb.Usage) string { return number(u.GetProcesses()) })},
-}
-
-func usageText(text func(*adminpb.Usage) string) func(*adminpb.Worker) string {
-	return func(w *adminpb.Worker) string {
-		if w.GetUsage() == nil {
-			return "-"
-		}
-		return text(w.GetUsage())
-	}
-}
-
-// usageWindow is the time after which the master makes another reading.
-const usageWindow = 1100 * time.Millisecond
 
 // withShares returns the state with the recent use of the processor. The master knows it if it has been asked within
 // the last minute; otherwise the state is read again after a second.
@@ -70,7 +28,7 @@ func withShares(ctx context.Context, f folders, state *adminpb.State) (*adminpb.
 		return state, nil
 	}
 	select {
-	case <-time.After(usageWindow):
+	case <-time.After(top.Window):
 		return readState(ctx, f)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // setFlag is a flag of a command line, with its value if it has one.
@@ -31,10 +33,10 @@ func (l *line) checkFlags() error {
 			return l.unknownFlag("--"+set.name, flags)
 		}
 		if !set.hasValue {
-			return usagef("flag needs an argument: --%s: see %q", set.name, l.name+" --help")
+			return exit.Usagef("flag needs an argument: --%s: see %q", set.name, l.name+" --help")
 		}
 		if wanted := wantedValue(flags[at], set.value); wanted != "" {
-			return usagef("--%s %q: must be %s: see %q", set.name, set.value, wanted, l.name+" --help")
+			return exit.Usagef("--%s %q: must be %s: see %q", set.name, set.value, wanted, l.name+" --help")
 		}
 	}
 	return nil
@@ -47,7 +49,7 @@ func (l *line) checkNames() error {
 	}
 	for _, arg := range l.positional {
 		if !utf8.ValidString(arg) {
-			return usagef("%q is not text in UTF-8: see %q", arg, l.name+" --help")
+			return exit.Usagef("%q is not text in UTF-8: see %q", arg, l.name+" --help")
 		}
 	}
 	return nil
@@ -82,7 +84,8 @@ func (l *line) checkVariables() error {
 			continue
 		}
 		if wanted := wantedValue(f, value); wanted != "" {
-			return usagef("--%s %q (from %s): must be %s: see %q", f.Names()[0], value, name, wanted, l.name+" --help")
+			return exit.Usagef("--%s %q (from %s): must be %s: see %q", f.Names()[0], value, name, wanted,
+				l.name+" --help")
 		}
 	}
 	return nil

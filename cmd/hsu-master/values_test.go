@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 )
 
 // A kind of flag that wantedValue does not know would be left to the parser, whose errors are not ours.
@@ -49,12 +51,13 @@ func TestNamesThatAreNoText(t *testing.T) {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), append(args, "--state-dir", t.TempDir()), &out, &errs)
 		text := errs.String()
-		if code != exitUsage || !strings.Contains(text, `a\xff`) || strings.Contains(text, "grpc") {
+		if code != exit.WrongUsage || !strings.Contains(text, `a\xff`) || strings.Contains(text, "grpc") {
 			t.Errorf("%q: exit code %d, %s", args, code, text)
 		}
 	}
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"state", "check", t.TempDir() + "/" + wrong}, &out, &errs); code == exitUsage {
+	args := []string{"state", "check", t.TempDir() + "/" + wrong}
+	if code := run(t.Context(), args, &out, &errs); code == exit.WrongUsage {
 		t.Errorf("a path: exit code %d, %s", code, &errs)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -71,22 +73,24 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 	}
 	prints := map[string]func(*strings.Builder) error{
 		"status": func(b *strings.Builder) error {
-			printHeadline(b, headline(state, now))
-			if err := printWorkers(b, state.GetWorkers(), now); err != nil {
+			describe.PrintHeadline(b, describe.Headline(state, now))
+			if err := describe.Workers(b, state.GetWorkers(), now, false); err != nil {
 				return err
 			}
 			return overview(b, state.GetServices())
 		},
 		"unit list":      func(b *strings.Builder) error { return printSummaries(b, summarize(state)) },
-		"state dump":     func(b *strings.Builder) error { return printUnitRecords(b, state.GetUnits()) },
-		"worker inspect": func(b *strings.Builder) error { printInspection(b, inspection, true, now); return nil },
+		"state dump":     func(b *strings.Builder) error { return describe.UnitRecords(b, state.GetUnits()) },
+		"worker inspect": func(b *strings.Builder) error { describe.Inspection(b, inspection, true, now); return nil },
 		"worker inspect, stopping": func(b *strings.Builder) error {
-			printInspection(b, stopping, true, now)
+			describe.Inspection(b, stopping, true, now)
 			return nil
 		},
 		"why": func(b *strings.Builder) error {
-			printUnwell(b, state, []*adminpb.Inspection{inspection, stopping}, now)
-			b.WriteString(explained(inspection, true, now) + explained(stopping, true, now))
+			describe.Unwell(b, state, []*adminpb.Inspection{inspection, stopping}, now)
+			for _, in := range []*adminpb.Inspection{inspection, stopping} {
+				describe.Why(b, "search-0", &adminpb.InspectResponse{Inspections: []*adminpb.Inspection{in}}, true, now)
+			}
 			return nil
 		},
 		"state plan": func(b *strings.Builder) error {
@@ -111,11 +115,6 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 			}
 			return nil
 		},
-		"top": func(b *strings.Builder) error {
-			lines := loadTable{width: pageWidth}.lines(loads(sample{}, sample{now, state.GetWorkers()}))
-			b.WriteString(strings.Join(lines, "\n"))
-			return nil
-		},
 	}
 	for name, printTo := range prints {
 		var b strings.Builder
@@ -123,60 +122,12 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		for line := range strings.Lines(b.String()) {
-			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > pageWidth {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > render.PageWidth {
 				t.Errorf("%s: %d columns: %s", name, n, line)
 			}
 		}
 		if b.Len() == 0 {
 			t.Errorf("%s prints nothing", name)
-		}
-	}
-}
-
-// On a terminal, a table is as wide as that: the last column is wrapped, others are cut. Elsewhere, nothing is.
-func TestTableOnATerminal(t *testing.T) {
-	table := newTable("WORKER", "STATUS", "EMPTY", "REASON")
-	table.row("a-worker-with-a-very-long-name-0", "running", "", "it lives and is the recorded one, and stays as it is")
-	table.row("b-0", "in ü", "", "")
-	for width, want := range map[int]string{
-		0: `WORKER                            STATUS   REASON
-a-worker-with-a-very-long-name-0  running  it lives and is the recorded one, and stays as it is
-b-0                               in ü
-`,
-		80: `WORKER                            STATUS   REASON
-a-worker-with-a-very-long-name-0  running  it lives and is the recorded one, and
-                                           stays as it is
-b-0                               in ü
-`,
-		50: `WORKER           STATUS   REASON
-a-worker-with-…  running  it lives and is the
-                          recorded one, and stays
-                          as it is
-b-0              in ü
-`,
-	} {
-		got := table.text(width)
-		if got != want {
-			t.Errorf("width %d:\n%s\nwant\n%s", width, got, want)
-		}
-		for line := range strings.Lines(got) {
-			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); width > 0 && n > width {
-				t.Errorf("width %d: %q has %d", width, line, n)
-			}
-		}
-	}
-}
-
-// A text that is indented stays so in all of its lines.
-func TestParagraphIsIndented(t *testing.T) {
-	for text, want := range map[string]string{
-		"a short text":            "a short\n  text",
-		"  of 3 workers, 2 run":   "  of 3\n    workers,\n    2 run",
-		"  well":                  "  well",
-		"unbreakableword and two": "unbreakableword\n  and two",
-	} {
-		if got := paragraph(text, 12, 2); got != want {
-			t.Errorf("%q becomes\n%s\nwant\n%s", text, got, want)
 		}
 	}
 }

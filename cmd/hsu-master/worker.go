@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 func workerCommand() *cli.Command {
@@ -21,20 +24,16 @@ func workerCommand() *cli.Command {
 				return err
 			}
 			if c.Bool(jsonFlag) {
-				return printJSON(c.App.Writer, workersJSON{
+				return render.JSON(c.App.Writer, workersJSON{
 					state.GetSource(), workersToJSON(state.GetWorkers()), unitsToJSON(state.GetUnits()),
 				})
 			}
-			printOffline(c.App.Writer, state)
-			var more []column
-			if c.Bool(wideFlag) {
-				more = usageColumns
-			}
-			if err := printWorkers(c.App.Writer, state.GetWorkers(), time.Now(), more...); err != nil {
+			describe.Offline(c.App.Writer, state)
+			if err := describe.Workers(c.App.Writer, state.GetWorkers(), time.Now(), c.Bool(wideFlag)); err != nil {
 				return err
 			}
-			printScales(c.App.Writer, state.GetUnits())
-			printBadRecords(c.App.Writer, state)
+			describe.Scales(c.App.Writer, state.GetUnits())
+			describe.BadRecords(c.App.Writer, state)
 			return nil
 		}, jsonOutput(), wideOutput()),
 		logsCommand(),

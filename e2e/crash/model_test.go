@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/store"
@@ -157,12 +156,15 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 // readState reads the state of a master that has just died. A child that it had forked may hold its lock until the
 // child executes another program.
 func readState(dir string) (records.Snapshot, error) {
-	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(time.Millisecond) {
-		snap, err := store.ReadSnapshot(dir)
-		if _, locked := errors.AsType[*store.LockedError](err); !locked || time.Now().After(deadline) {
-			return snap, err
+	var snap records.Snapshot
+	var err error
+	_ = harness.Poll(func() error { // its error is that of the last reading
+		if snap, err = store.ReadSnapshot(dir); errors.As(err, new(*store.LockedError)) {
+			return err
 		}
-	}
+		return nil
+	})
+	return snap, err
 }
 
 // secretSpilled fails if a file of the state holds a value of the environment.

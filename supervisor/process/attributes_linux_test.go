@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -259,11 +258,9 @@ func TestStartsLeaveTheRightsOfThisProcess(t *testing.T) {
 		p.Close()
 	}
 	// A thread that ends may still be listed for a moment.
-	for deadline := time.Now().Add(patience); !slices.Equal(threadStates(t), before); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the states of the threads are %q, want %q", threadStates(t), before)
-		}
-	}
+	awaitTrue(t, fmt.Sprintf("the states of the threads are %q", before), func() bool {
+		return slices.Equal(threadStates(t), before)
+	})
 }
 
 // threadStates returns what differs between the threads of this process: their capabilities, no_new_privs, nice.

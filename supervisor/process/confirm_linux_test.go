@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/process/executable"
@@ -147,14 +146,10 @@ func TestProgramThatExecutesAnotherIsLeftAlone(t *testing.T) {
 		<-p.Done()
 		_ = p.Close()
 	}()
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		if name, err := executedAs(p.PID()); err == nil && strings.HasSuffix(name, "/sleep") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the script does not execute sleep")
-		}
-	}
+	awaitTrue(t, "the script executes sleep", func() bool {
+		name, err := executedAs(p.PID())
+		return err == nil && strings.HasSuffix(name, "/sleep")
+	})
 	if err := confirm(p.PID(), Spec{Path: path, Exe: exe}); err != nil {
 		t.Error(err)
 	}

@@ -386,9 +386,10 @@ func TestMatchesAfterExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	var err error
-	for deadline := time.Now().Add(patience); err == nil && time.Now().Before(deadline); {
+	awaitTrue(t, "the process does not match", func() bool {
 		err = p.Matches(Pattern{Name: name})
-	}
+		return err != nil
+	})
 	wantReason(t, err, ErrGone, "executes another program", "sleep")
 	if !p.alive() {
 		t.Error("it is dead")
@@ -528,9 +529,7 @@ func TestPatiently(t *testing.T) {
 	}
 	close(release)
 	<-ended
-	for deadline := time.Now().Add(patience); isStalled(pid) && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	awaitTrue(t, "it does not stall", func() bool { return !isStalled(pid) })
 	if text, read := patiently(pid, func() []byte { return []byte("x") }); !read || string(text) != "x" {
 		t.Errorf("after that: %q, %t", text, read)
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,12 +79,10 @@ func TestProgramRunsOnlyInsideItsCgroup(t *testing.T) {
 		started <- err
 	}()
 	command := ""
-	for deadline := time.Now().Add(patience); command == ""; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no process was started")
-		}
+	awaitTrue(t, "a process is started", func() bool {
 		command = commandWith(t, "MOVED="+dir)
-	}
+		return command != ""
+	})
 	if !strings.HasPrefix(command, helperName+"\x00") {
 		t.Errorf("%q runs outside of the cgroup", command)
 	}

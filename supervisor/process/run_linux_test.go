@@ -79,6 +79,7 @@ func awaitHolders(t *testing.T, token string, n int) {
 	})
 }
 
+// awaitTrue polls until the condition holds.
 func awaitTrue(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
@@ -152,12 +153,10 @@ func TestRunKeepsTheEndOfEndlessOutput(t *testing.T) {
 	passed := filepath.Join(t.TempDir(), "passed")
 	ran := runShell(t, "i=0; while :; do i=$((i+1)); echo line $i; [ $i != 20000 ] || : >"+passed+"; done",
 		func(string) {
-			for ctx.Err() == nil {
-				if _, err := os.Stat(passed); err == nil {
-					return
-				}
-				time.Sleep(time.Millisecond)
-			}
+			awaitTrue(t, "the lines are written", func() bool {
+				_, err := os.Stat(passed)
+				return err == nil || ctx.Err() != nil
+			})
 		})
 	if len(ran.Output) != OutputKept || !ran.Cut {
 		t.Errorf("%d bytes of output, cut off: %t; want %d", len(ran.Output), ran.Cut, OutputKept)
@@ -243,12 +242,10 @@ func TestRunHasPatience(t *testing.T) {
 			begun := filepath.Join(t.TempDir(), "begun")
 			script := "trap '" + c.onTerm + "' TERM; : >" + begun + "; while :; do sleep 0.01; done"
 			ran := runSpec(t, c.spec, script, func(string) {
-				for t.Context().Err() == nil {
-					if _, err := os.Stat(begun); err == nil {
-						return
-					}
-					time.Sleep(time.Millisecond)
-				}
+				awaitTrue(t, "the command has begun", func() bool {
+					_, err := os.Stat(begun)
+					return err == nil || t.Context().Err() != nil
+				})
 			})
 			text, err := os.ReadFile(c.spec.Output.Name())
 			if got := strings.Contains(string(text), "rolled back"); err != nil || !ran.Cut || got != c.rolled {
@@ -327,7 +324,7 @@ func TestRunWaitsForALeaseThatIsReadNow(t *testing.T) {
 	begin := make(chan struct{})
 	go func() {
 		close(begin)
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // the time for which the reader holds it is the case
 		_ = unix.Close(fd)
 	}()
 	<-begin
