@@ -13,6 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/config/importer"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/master"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 func configCommand() *cli.Command {
@@ -45,6 +46,8 @@ func loadConfig(path string, host configfile.Host) (*configfile.File, error) {
 	switch {
 	case err == nil:
 		return file, nil
+	case errors.Is(err, fs.ErrNotExist) && !ok:
+		return nil, hint(usageError{err}, `"hsu-master config init %s" writes an example`, printable(path))
 	case !ok:
 		return nil, usageError{err}
 	case len(faulty.Faults) == 1:
@@ -58,16 +61,37 @@ func checkConfig(c *cli.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	units, err := master.FileUnits(file)
+	if err != nil {
+		return usagef("%s: %w", printable(path), err)
+	}
 	workers := 0
 	for _, u := range file.Units {
 		workers += u.Replicas
 	}
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", printable(path),
 		count(len(file.Units), "unit"), count(workers, "worker"))
-	if _, err := master.FileUnits(file); err != nil {
-		fmt.Fprintf(c.App.ErrWriter, "but this version cannot run it:\n%v\n", err)
+	if fault := notStartable(units); fault != nil {
+		fmt.Fprintln(c.App.ErrWriter, "but on this host, these cannot be started:")
+		for line := range strings.SplitSeq(fault.Error(), "\n") {
+			fmt.Fprintln(c.App.ErrWriter, printable(line))
+		}
 	}
 	return nil
+}
+
+// notStartable returns why the programs of units cannot be started on this host.
+func notStartable(units []unit.Spec) error {
+	var errs []error
+	for _, u := range units {
+		if !u.Starts() {
+			continue
+		}
+		if _, _, err := u.Executable(); err != nil {
+			errs = append(errs, fmt.Errorf("unit %s: %w", u.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func importConfig(c *cli.Context, path string) error {
