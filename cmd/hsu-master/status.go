@@ -182,8 +182,9 @@ func headline(s *adminpb.State, now time.Time) string {
 	if len(s.GetWorkers()) == 0 {
 		what = "standalone"
 	}
-	return fmt.Sprintf("master %s is %s on %s for %s (pid %d): %s, %d requests processed%s",
-		printable(s.GetVersion()), printable(s.GetStatus()), printable(s.GetListen()), age(s.GetMasterStartedAt(), now),
+	master := strings.TrimSpace("master " + printable(s.GetVersion())) // a program that embeds one may give no version
+	return fmt.Sprintf("%s is %s on %s for %s (pid %d): %s, %d requests processed%s",
+		master, printable(s.GetStatus()), printable(s.GetListen()), age(s.GetMasterStartedAt(), now),
 		s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
 }
 
