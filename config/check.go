@@ -84,10 +84,22 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 			r.within(name, func() { checkHealth(r, u, name, check) })
 		}
 	}
-	for i, service := range u.Routing.Services {
-		if slices.Contains(u.Routing.Services[:i], service) && service != "" {
+	checkServices(r, u, n)
+	if settle := u.Start.Settle; u.Readiness.Type == HealthProcess && r.unit&started != 0 && settle >= u.Start.Timeout {
+		r.conflict(n, "start.settle", "%s is not shorter than timeout, which is %s: no worker would get ready",
+			settle, u.Start.Timeout)
+	}
+}
+
+func checkServices(r *reader, u *Unit, n *node) {
+	list := u.Routing.Services
+	for i, service := range list {
+		if slices.Contains(list[:i], service) && service != "" {
 			r.conflict(n, "services", "%q is given twice", service)
 		}
+	}
+	if len(list) > 0 && u.Routing.Port.Mode == PortNone && r.unit == managed {
+		r.conflict(n, "services", "calls need a port: give the unit port: auto, and {port} in its command")
 	}
 }
 

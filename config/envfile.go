@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"strings"
 )
@@ -19,21 +21,36 @@ func readEnvironment(r *reader, u *Unit, n *node) {
 			continue // it has a fault
 		}
 		r.within("env_file", func() {
-			if err := r.host.CheckTrusted(path); err != nil {
-				r.fault(item, "%s", err)
-				return
-			}
-			content, err := r.host.ReadFile(path)
+			content, err := readTrusted(r.host, path)
 			if err == nil {
 				err = parseEnvFile(string(content), variables)
 			}
-			if err != nil {
+			untrusted, isUntrusted := errors.AsType[untrustedError](err)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				r.fault(item, "there is no file %s", r.quote(item))
+			case isUntrusted:
+				r.fault(item, "%s", untrusted) // it names the folder or file
+			case err != nil:
 				r.fault(item, "%s: %s", r.quote(item), err)
 			}
 		})
 	}
 	maps.Copy(variables, u.Program.Environment)
 	u.Program.Environment = variables
+}
+
+// untrustedError is the error of a file that others than root can change.
+type untrustedError struct{ error }
+
+func (e untrustedError) Unwrap() error { return e.error }
+
+// readTrusted returns the content of a file whose values a root master uses.
+func readTrusted(host Host, path string) ([]byte, error) {
+	if err := host.CheckTrusted(path); err != nil {
+		return nil, untrustedError{err}
+	}
+	return host.ReadFile(path)
 }
 
 // ParseEnvFile returns the variables of a file as env_file is read. The error names a line, never a value.

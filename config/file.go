@@ -150,7 +150,7 @@ type Backup struct {
 func (b *Backup) keys() []key {
 	return []key{
 		{
-			name: "interval", value: duration(&b.Interval, 0), def: "15m",
+			name: "interval", value: durationOrNone(&b.Interval, time.Second), def: "15m",
 			doc: "time between backups of a changed state; 0 means none",
 		},
 		{

@@ -456,6 +456,27 @@ func TestShownFileIsTheSame(t *testing.T) {
 	}
 }
 
+// What is shown of a unit whose output goes to no file has no keys for the rotation of one, which would be faults.
+func TestShownOutputThatIsNoFile(t *testing.T) {
+	for _, to := range []string{"journal", "inherit", "file"} {
+		f := mustLoad(t, "defaults: {log: {keep: 2}}\nunits: {a: {command: [a], log: {to: "+to+"}}, b: {command: [b]}}\n")
+		var shown strings.Builder
+		if err := f.WriteYAML(&shown); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := load(shown.String()); err != nil || string(again.Units[0].Log.To) != to {
+			t.Errorf("with %s it is not valid: %v\n%s", to, err, shown.String())
+		}
+		want := 1 // that of b
+		if to == "file" {
+			want = 2
+		}
+		if n := strings.Count(shown.String(), "keep: 2"); n != want {
+			t.Errorf("with %s, keep is shown %d times, want %d:\n%s", to, n, want, shown.String())
+		}
+	}
+}
+
 var sameZone = cmp.Comparer(func(a, b *time.Location) bool { return a.String() == b.String() })
 
 func TestOrigins(t *testing.T) {

@@ -27,6 +27,17 @@ func duration(at *time.Duration, least time.Duration) value {
 	}}
 }
 
+// durationOrNone is a duration of at least a bound, or 0.
+func durationOrNone(at *time.Duration, least time.Duration) value {
+	base := duration(at, least).(scalar[time.Duration])
+	return scalar[time.Duration]{at: at, in: base.in, parse: func(s string) (time.Duration, error) {
+		if d, err := parseDuration(s); err == nil && d == 0 {
+			return 0, nil
+		}
+		return base.parse(s)
+	}}
+}
+
 func parseDuration(s string) (time.Duration, error) {
 	const wrong = "must be a duration such as 90s, 5m or 7d"
 	var days time.Duration

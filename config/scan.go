@@ -199,5 +199,9 @@ func (s *source) syntaxError(err error) (place, string) {
 	if !errors.As(err, &located) || located.GetToken() == nil {
 		return place{src: s}, "the text is not YAML"
 	}
-	return s.at(located.GetToken()), strings.ReplaceAll(located.GetMessage(), "\t", `\t`)
+	message := located.GetMessage()
+	if strings.Contains(message, "\t") {
+		message = strings.ReplaceAll(message, "\t", `\t`) + ": indent with spaces, not with tabs"
+	}
+	return s.at(located.GetToken()), message
 }

@@ -33,8 +33,16 @@ func (f *File) Settings() []Setting {
 	unitKeys := new(Unit).keys()
 	for i, u := range f.Units {
 		s.object([]string{"units", u.Name}, unitKeys, f.units[i], setOf(u.Kind))
+		if u.Log.To != LogToFile {
+			s = slices.DeleteFunc(s, func(s Setting) bool { return s.rotates(u.Name) })
+		}
 	}
 	return s
+}
+
+// rotates reports whether the setting is about the files of a unit's output.
+func (s Setting) rotates(unit string) bool {
+	return len(s.Path) == 4 && s.Path[1] == unit && s.Path[2] == "log" && s.Path[3] != "to"
 }
 
 type settings []Setting

@@ -1,6 +1,8 @@
 package master
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -15,14 +17,19 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// FileUnits returns the units of a configuration file, for [Options] and [Master.Reload]. The error would name settings
-// that a version cannot execute; this one executes all.
+// FileUnits returns the units of a configuration file, for [Options] and [Master.Reload]. The error names the settings
+// that no master can execute.
 func FileUnits(f *config.File) ([]unit.Spec, error) {
 	specs := make([]unit.Spec, 0, len(f.Units))
+	var errs []error
 	for i := range f.Units {
-		specs = append(specs, specOf(f, &f.Units[i]))
+		spec := specOf(f, &f.Units[i])
+		if err := spec.CheckFields(); err != nil {
+			errs = append(errs, fmt.Errorf("unit %s: %w", spec.Name, err))
+		}
+		specs = append(specs, spec)
 	}
-	return specs, nil
+	return specs, errors.Join(errs...)
 }
 
 // specOf returns the unit as the supervisor runs it. A zero time of the file is the shortest one there, because zero

@@ -114,3 +114,11 @@ func TestAllRefusedKeysArePending(t *testing.T) {
 		t.Errorf("keys are refused that are no pending keys of this test: %v", err)
 	}
 }
+
+// A fault that package config does not find is found here, so that "config check" never accepts what a start refuses.
+func TestFileUnitsChecksTheUnits(t *testing.T) {
+	err := unitsOf(t, `{command: [a], services: [grpc.health.v1.Health]}`)
+	if err == nil || !strings.HasPrefix(err.Error(), "unit it: service grpc.health.v1.Health") {
+		t.Errorf("the error is %v, want the unit and its service", err)
+	}
+}

@@ -124,6 +124,43 @@ func TestApplyHasAFailedWorkerTriedAgain(t *testing.T) {
 	})
 }
 
+// A change of a key that can keep a worker from getting ready has a failed worker tried at once, with its whole budget.
+// Other changes leave it its wait.
+func TestApplyHasAWorkerTriedWhoseCheckIsMended(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(u *unit.Spec)
+		tried  bool
+	}{
+		"health":        {func(u *unit.Spec) { u.Health.Readiness.Service = "acme.Search" }, true},
+		"start timeout": {func(u *unit.Spec) { u.Start.Timeout = time.Minute }, true},
+		"limits":        {func(u *unit.Spec) { u.Limits.PIDs = 100 }, true},
+		"stop grace":    {func(u *unit.Spec) { u.Stop.Grace = time.Minute }, false},
+		"nothing":       {func(*unit.Spec) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world := newFakeOS(t)
+				world.behave = func(p *fakeProcess) { p.readyAfter = -1 }
+				m := startMaster(t, world, t.TempDir(), 1)
+				m.await("worker-0", records.StatusFailed, time.Hour)
+				starts := world.starts("worker-0")
+				world.set(func() { world.behave = nil })
+				u := unitOf(t, "worker", 1)
+				test.change(&u)
+				if err := m.Apply(t.Context(), u); err != nil {
+					t.Fatal(err)
+				}
+				settle(2 * time.Second)
+				w, more := m.worker("worker-0"), world.starts("worker-0")-starts
+				if w.Ready != test.tried || (more == 1) != test.tried || (len(w.History.Spent) == 0) != test.tried {
+					t.Errorf("worker = %+v after %d more starts, want it tried: %t", w, more, test.tried)
+				}
+				m.stop(nil)
+			})
+		})
+	}
+}
+
 // A completed worker whose policy is now "always" is started again.
 func TestApplyStartsACompletedWorkerIfItsPolicyIsAlwaysNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/config/importer"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/master"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 func configCommand() *cli.Command {
@@ -47,6 +48,8 @@ func loadConfig(path string, host configfile.Host) (*configfile.File, error) {
 	switch {
 	case err == nil:
 		return file, nil
+	case errors.Is(err, fs.ErrNotExist) && !ok:
+		return nil, exit.Hint(exit.Usage(err), `"hsu-master config init %s" writes an example`, render.Printable(path))
 	case !ok:
 		return nil, exit.Usage(err)
 	case len(faulty.Faults) == 1:
@@ -60,16 +63,37 @@ func checkConfig(c *cli.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	units, err := master.FileUnits(file)
+	if err != nil {
+		return exit.Usagef("%s: %w", render.Printable(path), err)
+	}
 	workers := 0
 	for _, u := range file.Units {
 		workers += u.Replicas
 	}
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", render.Printable(path),
 		render.Count(len(file.Units), "unit"), render.Count(workers, "worker"))
-	if _, err := master.FileUnits(file); err != nil {
-		fmt.Fprintf(c.App.ErrWriter, "but this version cannot run it:\n%v\n", err)
+	if fault := notStartable(units); fault != nil {
+		fmt.Fprintln(c.App.ErrWriter, "but on this host, these cannot be started:")
+		for line := range strings.SplitSeq(fault.Error(), "\n") {
+			fmt.Fprintln(c.App.ErrWriter, render.Printable(line))
+		}
 	}
 	return nil
+}
+
+// notStartable returns why the programs of units cannot be started on this host.
+func notStartable(units []unit.Spec) error {
+	var errs []error
+	for _, u := range units {
+		if !u.Starts() {
+			continue
+		}
+		if _, _, err := u.Executable(); err != nil {
+			errs = append(errs, fmt.Errorf("unit %s: %w", u.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func importConfig(c *cli.Context, path string) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -161,6 +162,9 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 			return recovery.LivingMasterID(ctx, cfg.folders.state, cfg.folders.liveRuntime())
 		},
 	})
+	if errors.Is(err, fs.ErrNotExist) && !cfg.noUnitsGiven() {
+		return next, 0, nil // of the first start
+	}
 	return next, 0, offline(cfg.folders, err)
 }
 
@@ -226,10 +230,15 @@ func (p plan) print(w io.Writer, verbose bool) error {
 	return nil
 }
 
-// isPlain reports whether the decision needs no evidence: the process stays, and is what its unit describes.
+// isPlain reports whether the decision needs no evidence: the process stays, and is what its unit describes, or there
+// has been none.
 func isPlain(d recovery.Decision) bool {
-	return (d.Action == recovery.ActionAdopt || d.Action == recovery.ActionWatch) &&
-		!d.Evidence.Outdated && !d.Evidence.Incomparable
+	e := d.Evidence
+	if d.Action == recovery.ActionStart || d.Action == recovery.ActionKeepScheduled {
+		return e.Recorded == nil && e.Found == nil && len(e.Left)+len(e.Others)+len(e.Commands) == 0 &&
+			(e.Port == nil || e.Port.Owner == "free")
+	}
+	return (d.Action == recovery.ActionAdopt || d.Action == recovery.ActionWatch) && !e.Outdated && !e.Incomparable
 }
 
 // headline describes the assumptions of the plan.

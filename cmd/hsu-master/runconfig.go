@@ -115,14 +115,7 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	maps.Copy(policies, m.Policies)
 	m.Policies = policies
 	m.StopGrace = max(m.StopGrace, dependencies.NewGraph(units).StopGrace())
-	for _, u := range units {
-		if !u.Starts() {
-			continue
-		}
-		if _, _, err := u.Executable(); err != nil {
-			cfg.UnitFault = errors.Join(cfg.UnitFault, fmt.Errorf("unit %s: %w", u.Name, err))
-		}
-	}
+	cfg.UnitFault = errors.Join(cfg.UnitFault, notStartable(units))
 }
 
 // readAgain reads the file of a running master, which was started with it as it was before. later has the keys of the

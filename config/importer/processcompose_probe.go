@@ -49,7 +49,7 @@ func (p *composed) probe(kind string) field {
 		if delay > 0 {
 			b.note("%s %s.initial_delay_seconds: %d: is part of start.timeout here: checks begin at once",
 				compose, path, delay)
-			p.unit.set("start.timeout", seconds(max(30, delay+period*failures)))
+			p.unit.set("start.timeout", seconds(max(startTimeout, delay+period*failures)))
 		}
 		return nil
 	}

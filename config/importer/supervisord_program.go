@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -44,7 +45,11 @@ func (p *program) take(o option, value text) error {
 		codes := strings.FieldsFunc(o.value, func(r rune) bool { return r == ',' || r == ' ' })
 		u.setList("restart.success_codes", codes)
 	case "startsecs":
-		return setSeconds(u.block, "start.settle", o.value)
+		err := setSeconds(u.block, "start.settle", o.value)
+		if n, _ := strconv.Atoi(o.value); err == nil && n >= startTimeout {
+			u.set("start.timeout", seconds(n+startTimeout))
+		}
+		return err
 	case "startretries":
 		u.set("restart.budget.restarts", o.value)
 	case "stopsignal":

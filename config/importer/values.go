@@ -16,6 +16,9 @@ func setSeconds(b *block, key, value string) error {
 	return errors.New("must be a number of seconds")
 }
 
+// startTimeout is the default of our start.timeout, in seconds.
+const startTimeout = 30
+
 // seconds returns a duration as our file has it.
 func seconds(n int) string { return strconv.Itoa(n) + "s" }
 

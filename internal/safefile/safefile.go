@@ -24,14 +24,16 @@ var ErrNotRegular = errors.New("not a regular file")
 
 // OpenFile is [os.OpenFile] for a file of the master's own: it refuses a symbolic link as the last element of name.
 func OpenFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
-	return open(name, flag|noFollow, perm, os.Lstat)
+	return open(name, flag|noFollow, perm, os.Lstat, "move it away")
 }
 
 // Open opens a file of the master's own for reading.
 func Open(name string) (*os.File, error) { return OpenFile(name, os.O_RDONLY, 0) }
 
 // OpenInput opens a file that a user has named for reading. It follows symbolic links.
-func OpenInput(name string) (*os.File, error) { return open(name, os.O_RDONLY, 0, os.Stat) }
+func OpenInput(name string) (*os.File, error) {
+	return open(name, os.O_RDONLY, 0, os.Stat, "name a regular file")
+}
 
 // ReadFile returns the first limit bytes of a file of the master's own.
 func ReadFile(name string, limit int64) ([]byte, error) {
@@ -96,21 +98,23 @@ func readAll(f *os.File, limit int64) ([]byte, error) {
 	return b, errors.Join(err, f.Close())
 }
 
-// open opens a regular file. It uses stat to describe a path that names something else.
-func open(name string, flag int, perm fs.FileMode, stat func(string) (fs.FileInfo, error)) (*os.File, error) {
+// open opens a regular file. It uses stat to describe a path that names something else, and next is the next step then.
+func open(
+	name string, flag int, perm fs.FileMode, stat func(string) (fs.FileInfo, error), next string,
+) (*os.File, error) {
 	f, err := os.OpenFile(name, flag|noWait, perm)
 	if errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	if err != nil {
 		if info, e := stat(name); e == nil && !info.Mode().IsRegular() {
-			return nil, notRegular(name, info)
+			return nil, notRegular(name, info, next)
 		}
 		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = notRegular(name, info)
+		err = notRegular(name, info, next)
 	}
 	if err == nil {
 		err = restoreWait(f)
@@ -121,8 +125,8 @@ func open(name string, flag int, perm fs.FileMode, stat func(string) (fs.FileInf
 	return f, nil
 }
 
-func notRegular(name string, info fs.FileInfo) error {
-	return fmt.Errorf("open %s: %w but %s: move it away", name, ErrNotRegular, kind(info.Mode()))
+func notRegular(name string, info fs.FileInfo, next string) error {
+	return fmt.Errorf("open %s: %w but %s: %s", name, ErrNotRegular, kind(info.Mode()), next)
 }
 
 func kind(mode fs.FileMode) string {

@@ -2,7 +2,10 @@ package recovery
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -20,7 +23,7 @@ type PlanOptions struct {
 	// Snapshot is the state that the next master will read: from [store.ReadSnapshot], or from the running
 	// master.
 	Snapshot records.Snapshot
-	// StateDir is the master's state directory.
+	// StateDir is the master's state directory. Before the first start there is none.
 	StateDir string
 	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
 	RuntimeDir string
@@ -59,13 +62,17 @@ func planContext(opts PlanOptions) (*Context, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tell this boot from others: %w", err)
 	}
+	scan, uid := process.Scan, os.Geteuid()
 	dir, err := store.DirID(opts.StateDir)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		scan = func(context.Context) ([]process.Holder, error) { return nil, nil } // no process can be of it
+	case err != nil:
 		return nil, fmt.Errorf("identify the state directory: %w", err)
-	}
-	uid, err := ownerOf(opts.StateDir)
-	if err != nil {
-		return nil, fmt.Errorf("tell whose the state directory is: %w", err)
+	default:
+		if uid, err = ownerOf(opts.StateDir); err != nil {
+			return nil, fmt.Errorf("tell whose the state directory is: %w", err)
+		}
 	}
 	if opts.RuntimeDir == "" {
 		opts.RuntimeDir = filepath.Join(opts.StateDir, "run")
@@ -75,7 +82,7 @@ func planContext(opts PlanOptions) (*Context, error) {
 		Inspector: launcher.NewInspector(launcher.Options{
 			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir,
 		}),
-		Scan:         process.Scan,
+		Scan:         scan,
 		Kept:         func(string) (identity.Exit, bool) { return identity.Exit{}, false },
 		MasterID:     meta.MasterID,
 		StateDir:     stateDir,

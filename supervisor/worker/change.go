@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
@@ -72,8 +73,8 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	w.routes.update(served)
 	switch {
 	case w.state.Slot != lifecycle.Vacant:
-	case w.state.Status == records.StatusFailed && failedBefore(w.state.Reason):
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace}) // whether its program was mended is not known
+	case w.state.Status == records.StatusFailed && (failedBefore(w.state.Reason) || startsOtherwise(before, u)):
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace}) // the cause of its failure may be mended
 	case w.state.Status == records.StatusFailed:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // the new policy may try it again, or give it up
 	case w.state.Status == records.StatusCompleted && u.Restart.Mode == unit.RestartAlways:
@@ -85,6 +86,15 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 		w.discover(ctx)
 	}
 	return differs == recovery.Differs && w.state.Wanted && w.unit.Schedule.Cron == "" // a run goes on
+}
+
+// startsOtherwise reports whether units differ in a key that can keep a worker from getting ready, and that a running
+// worker follows. A wrong address of a health check is the usual one.
+func startsOtherwise(before, after unit.Spec) bool {
+	_, live := before.Differences(after)
+	return slices.ContainsFunc(live, func(key string) bool {
+		return key == "health" || key == "start" || strings.HasPrefix(key, "limits.")
+	})
 }
 
 // Replace has a new instance take the worker's place, when the present one has ended. It returns the number of the
