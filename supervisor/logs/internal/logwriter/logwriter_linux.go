@@ -40,7 +40,7 @@ func Main(line func(writer string, n int) []byte, pauseAfter int) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(n)
+	_, _ = fmt.Fprintln(os.Stdout, n)
 	os.Exit(0)
 }
 
