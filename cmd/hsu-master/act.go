@@ -115,9 +115,9 @@ func act(c *cli.Context, req *adminpb.ActRequest) error {
 	case !req.GetAll() && len(req.GetNames()) == 0:
 		return exit.Usagef("a name is missing: see %q", c.Command.HelpName+" --help")
 	}
-	limit := c.Duration("timeout")
-	if limit <= 0 || limit > longestWait {
-		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+	limit, err := timeoutOf(c)
+	if err != nil {
+		return err
 	}
 	req.Timeout = durationpb.New(limit)
 	f, err := foldersOf(c)

@@ -68,9 +68,9 @@ type shutdownJSON struct {
 }
 
 func shutdown(c *cli.Context, detach bool) error {
-	limit := c.Duration("timeout")
-	if limit <= 0 || limit > longestWait {
-		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+	limit, err := timeoutOf(c)
+	if err != nil {
+		return err
 	}
 	f, err := foldersOf(c)
 	if err != nil {

@@ -24,6 +24,15 @@ import (
 // longestWait is the upper bound of --timeout.
 const longestWait = 24 * time.Hour
 
+// timeoutOf returns the value of --timeout.
+func timeoutOf(c *cli.Context) (time.Duration, error) {
+	limit := c.Duration("timeout")
+	if limit <= 0 || limit > longestWait {
+		return 0, exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+	}
+	return limit, nil
+}
+
 func scaleCommand() *cli.Command {
 	cmd := leafOf("scale", "set the number of workers of a unit", "UNIT=N", true, scaleUnit,
 		&cli.BoolFlag{
@@ -63,9 +72,9 @@ func scaleUnit(c *cli.Context, arg string) error {
 	if err != nil {
 		return err
 	}
-	limit := c.Duration("timeout")
-	if limit <= 0 || limit > longestWait {
-		return exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+	limit, err := timeoutOf(c)
+	if err != nil {
+		return err
 	}
 	f, err := foldersOf(c)
 	if err != nil {

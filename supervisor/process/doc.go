@@ -7,6 +7,17 @@
 // that was opened before the evidence was read, so that the evidence and the signal concern the same process. A
 // PID alone is only a hint.
 //
+// # Files
+//
+//   - One process is started (start, starthelper, attributes, confirm, inherited), proven (identity, pidfd), signalled
+//     (signal) and watched until its end is known (watch, exit, orphans, handle).
+//   - A family is found by the evidence of its members (family, lease) in one pass over all processes (census), which
+//     skips those that cannot be read (glance) or were read before (sightings). It is killed (kill), and asked for its
+//     ports and connections (ports, listeners, peer, owner), its usage (usage, resources) and its writers (appends).
+//   - A command is a process that is awaited and killed with its family (run).
+//   - Others find processes by token (scan, elsewhere), by what an operator describes (discover), or at the other end
+//     of a unix socket (connector).
+//
 // # Hazards
 //
 // Each of these has caused a real loss of a process. The facts about kernels come from the man pages named, from

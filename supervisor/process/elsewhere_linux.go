@@ -3,13 +3,11 @@ package process
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/procfs"
-	"github.com/core-tools/hsu-master/supervisor/process/sockets"
 )
 
 // Search looks for the process that id names if the PID in id belongs to another PID namespace (Open returns
@@ -74,48 +72,4 @@ func suspects(ctx context.Context, proof identity.Proof, token string) ([]int, e
 		}
 	}
 	return pids, nil
-}
-
-// PortHidden reports whether a TCP port has a listener that cannot be seen from here: one of a process in another
-// PID namespace, or of a process whose descriptors this process may not read.
-func PortHidden(ctx context.Context, port int) (bool, error) {
-	hidden, err := portHidden(ctx, port)
-	if err != nil {
-		return false, fmt.Errorf("look for listeners on port %d: %w", port, err)
-	}
-	return hidden, nil
-}
-
-func portHidden(ctx context.Context, port int) (bool, error) {
-	if port < 1 || port > 65535 {
-		return false, fmt.Errorf("not a port: %w", os.ErrInvalid)
-	}
-	buf := procfs.GetBuffer()
-	defer procfs.PutBuffer(buf)
-	listeners, err := sockets.Listeners(ctx, port)
-	if err != nil || len(listeners) == 0 {
-		return false, err
-	}
-	s := newOwnerSearch(listeners, buf)
-	c, err := shared.Answer(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, pid := range append(c.users, os.Getpid()) {
-		s.look(pid)
-	}
-	if len(s.missing) == 0 {
-		return false, nil
-	}
-	// A listener that is gone by now does not count.
-	again, err := sockets.Listeners(ctx, port)
-	if err != nil {
-		return false, err
-	}
-	for _, l := range again {
-		if !s.has(l) {
-			return true, nil
-		}
-	}
-	return false, nil
 }

@@ -78,6 +78,16 @@ func (f Family) Includes(pid int) bool {
 	return false
 }
 
+// hasToken reports whether the environment of a process names the token of the family.
+func (f Family) hasToken(pid int, buf *[]byte) bool {
+	environ, state := procfs.ReadEnviron(pid, buf)
+	if f.Token == "" || state != procfs.EnvironRead {
+		return false
+	}
+	token, ok := procfs.LookupEnv(environ, EnvWorkerToken)
+	return ok && token == f.Token
+}
+
 // describe returns the candidates that are still alive, with all fields set.
 func (c *census) describe(candidates []candidate) []Holder {
 	said := make(map[int]Holder, len(c.holders))

@@ -43,12 +43,3 @@ func (f Family) listensOn(ctx context.Context) ([]int, error) {
 	}
 	return slices.Sorted(maps.Keys(ours)), nil
 }
-
-func (f Family) hasToken(pid int, buf *[]byte) bool {
-	environ, state := procfs.ReadEnviron(pid, buf)
-	if f.Token == "" || state != procfs.EnvironRead {
-		return false
-	}
-	token, ok := procfs.LookupEnv(environ, EnvWorkerToken)
-	return ok && token == f.Token
-}

@@ -1,9 +1,13 @@
 package process
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -98,4 +102,76 @@ func (s *ownerSearch) verdict() Ownership {
 		}
 	}
 	return PortUnknown
+}
+
+// PortHolder returns the PID and the name of a process that listens on a TCP port of this host. It returns false
+// if it finds none: only root can read the descriptors of another user's processes.
+func PortHolder(port int) (pid int, name string, found bool) {
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	ctx, cancel := context.WithTimeout(context.Background(), ownerPatience)
+	defer cancel()
+	listeners, err := sockets.Listeners(ctx, port)
+	if err != nil || len(listeners) == 0 {
+		return 0, "", false
+	}
+	processes, err := procfs.Numbers("/proc", buf)
+	if err != nil {
+		return 0, "", false
+	}
+	s := newOwnerSearch(listeners, buf)
+	for _, pid := range processes {
+		if ctx.Err() != nil {
+			break
+		}
+		if s.look(pid); len(s.missing) < len(listeners) {
+			comm, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm") // empty if the process has just ended
+			return pid, strings.TrimSuffix(string(comm), "\n"), true
+		}
+	}
+	return 0, "", false
+}
+
+// PortHidden reports whether a TCP port has a listener that cannot be seen from here: one of a process in another
+// PID namespace, or of a process whose descriptors this process may not read.
+func PortHidden(ctx context.Context, port int) (bool, error) {
+	hidden, err := portHidden(ctx, port)
+	if err != nil {
+		return false, fmt.Errorf("look for listeners on port %d: %w", port, err)
+	}
+	return hidden, nil
+}
+
+func portHidden(ctx context.Context, port int) (bool, error) {
+	if port < 1 || port > 65535 {
+		return false, fmt.Errorf("not a port: %w", os.ErrInvalid)
+	}
+	buf := procfs.GetBuffer()
+	defer procfs.PutBuffer(buf)
+	listeners, err := sockets.Listeners(ctx, port)
+	if err != nil || len(listeners) == 0 {
+		return false, err
+	}
+	s := newOwnerSearch(listeners, buf)
+	c, err := shared.Answer(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, pid := range append(c.users, os.Getpid()) {
+		s.look(pid)
+	}
+	if len(s.missing) == 0 {
+		return false, nil
+	}
+	// A listener that is gone by now does not count.
+	again, err := sockets.Listeners(ctx, port)
+	if err != nil {
+		return false, err
+	}
+	for _, l := range again {
+		if !s.has(l) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -104,7 +105,7 @@ func TestKilledWithAnOffset(t *testing.T) {
 }
 
 func killEverywhere(t *testing.T, rng *rand.Rand, path string, moments []string, writers int, env ...string) {
-	w := startWriters(t, path, writers, env...)
+	w := startWriters(t, path, writers, slices.Contains(env, envOffset+"=1"))
 	for _, first := range moments {
 		second := moments[rng.IntN(len(moments))]
 		t.Log(first, second)

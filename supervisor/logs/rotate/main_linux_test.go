@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/internal/logwriter"
 	"github.com/core-tools/hsu-master/supervisor/logs/layout"
 	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 )
@@ -31,16 +31,15 @@ import (
 const (
 	envRole   = "ROTATE_TEST_ROLE"
 	envPath   = "ROTATE_TEST_PATH"
-	envNumber = "ROTATE_TEST_NUMBER" // of the writer
-	envOffset = "ROTATE_TEST_OFFSET" // the writer writes without O_APPEND
+	envOffset = "ROTATE_TEST_OFFSET" // the writers write without O_APPEND
 	envMoment = "ROTATE_TEST_MOMENT" // at which the master is killed
 	envPower  = "ROTATE_TEST_POWER"  // with it the file system loses what it has not written to its disk
 )
 
 func TestMain(m *testing.M) {
+	// Masters that are killed and started again are slower than a writer without pauses.
+	logwriter.Main(line, 20)
 	switch os.Getenv(envRole) {
-	case "write":
-		os.Exit(writerMain())
 	case "rotate":
 		os.Exit(masterMain())
 	case "tidy":
@@ -74,40 +73,6 @@ func parseLine(text []byte) (writer string, n int, err error) {
 		return "", 0, fmt.Errorf("torn line %.100q", text)
 	}
 	return writer, n, nil
-}
-
-// writerMain writes lines until standard input is closed. Then it writes their number. It writes in bursts, because
-// masters that are killed and started again are slower than it.
-func writerMain() int {
-	flag := os.O_WRONLY | os.O_APPEND
-	if os.Getenv(envOffset) != "" {
-		flag = os.O_WRONLY
-	}
-	f, err := os.OpenFile(os.Getenv(envPath), flag, 0)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	closed := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		close(closed)
-	}()
-	for n := 1; ; n++ {
-		select {
-		case <-closed:
-			fmt.Println(n - 1)
-			return 0
-		default:
-		}
-		if n%20 == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		if _, err := f.Write(line(os.Getenv(envNumber), n)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
 }
 
 // maxSize of the logs in these tests.
@@ -206,33 +171,17 @@ type writers struct {
 }
 
 // startWriters creates a log and starts writers.
-func startWriters(t *testing.T, path string, count int, env ...string) *writers {
+func startWriters(t *testing.T, path string, count int, offsets bool) *writers {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w := &writers{t: t, path: path, count: count, read: map[string]int{}}
 	for i := range count {
-		cmd := again("write", path, append(env, envNumber+"="+strconv.Itoa(i))...)
-		in, err := cmd.StdinPipe()
+		stop, err := logwriter.Writer{Path: path, Name: strconv.Itoa(i), Offsets: offsets}.Start()
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		stop := sync.OnceValues(func() (int, error) {
-			_ = in.Close()
-			text, _ := io.ReadAll(out)
-			if err := cmd.Wait(); err != nil {
-				return 0, err
-			}
-			return strconv.Atoi(strings.TrimSpace(string(text)))
-		})
 		t.Cleanup(func() { _, _ = stop() })
 		w.stops = append(w.stops, stop)
 	}

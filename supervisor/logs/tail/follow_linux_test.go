@@ -362,8 +362,8 @@ func TestFollowWritersThatNeverPause(t *testing.T) {
 			seen := newSequence(t)
 			for pair := 0; len(h.rotated) < 3; pair++ { // the faster they write, the more
 				a, b := fmt.Sprint("a", pair), fmt.Sprint("b", pair)
-				stopA := startWriter(t, s.Path, a, fmt.Sprint(envLines, "=", lines))
-				stopB := startWriter(t, s.Path, b, fmt.Sprint(envLines, "=", lines))
+				stopA := startBurst(t, s.Path, a, lines)
+				stopB := startBurst(t, s.Path, b, lines)
 				for seen.last[a] < lines || seen.last[b] < lines {
 					seen.add(f.next())
 				}

@@ -1,37 +1,25 @@
 package tail
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/internal/logwriter"
 	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 )
 
-// This binary runs itself again as a writer of a log.
-const (
-	envPath   = "TAIL_TEST_PATH"
-	envNumber = "TAIL_TEST_NUMBER" // of the writer
-	envLines  = "TAIL_TEST_LINES"  // that it writes without any pause, and no more; not set: without end
-)
-
 func TestMain(m *testing.M) {
-	if os.Getenv(envPath) != "" {
-		os.Exit(writerMain())
-	}
+	logwriter.Main(func(writer string, n int) []byte { return []byte(numbered(writer, n)) }, 10)
 	os.Exit(leaks.Run(m, os.Stderr))
 }
 
@@ -47,62 +35,24 @@ func numbered(writer string, n int) string {
 	return fmt.Sprintf("%s %d %s.\n", writer, n, strings.Repeat(string(rune('a'+n%26)), size))
 }
 
-// writerMain writes lines until standard input is closed. Then it prints their number. It pauses after some, because
-// without a pause it would write a gigabyte a second, and more than a rotator on a busy machine can copy.
-func writerMain() int {
-	f, err := os.OpenFile(os.Getenv(envPath), os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	closed := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		close(closed)
-	}()
-	lines, _ := strconv.Atoi(os.Getenv(envLines))
-	for n := 1; ; n++ {
-		if lines > 0 && n > lines {
-			<-closed
-		}
-		select {
-		case <-closed:
-			fmt.Println(n - 1)
-			return 0
-		default:
-		}
-		if lines == 0 && n%10 == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		if _, err := f.WriteString(numbered(os.Getenv(envNumber), n)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
+// startWriter starts a process that writes to a log. stop ends it, and returns how many lines it has written.
+func startWriter(t *testing.T, path, name string) (stop func() int) {
+	t.Helper()
+	return startBurst(t, path, name, 0)
 }
 
-// startWriter starts a process that writes to a log. stop ends it, and returns how many lines it has written.
-func startWriter(t *testing.T, path, number string, environ ...string) (stop func() int) {
+// startBurst is startWriter for a process that writes so many lines without a pause, and no more.
+func startBurst(t *testing.T, path, name string, lines int) (stop func() int) {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(append(os.Environ(), envPath+"="+path, envNumber+"="+number), environ...)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
+	end, err := logwriter.Writer{Path: path, Name: name, Burst: lines}.Start()
 	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	stop = sync.OnceValue(func() int {
-		_ = in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("writer %s: %v", number, err)
+		n, err := end()
+		if err != nil {
+			t.Error(err)
 		}
-		n, _ := strconv.Atoi(strings.TrimSpace(out.String()))
 		return n
 	})
 	t.Cleanup(func() { stop() })
