@@ -10,100 +10,73 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/install"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/deploy"
 )
 
-// unitFile is one of the two units, with the name by which systemd knows it.
-type unitFile struct{ name, text string }
-
-// installation is the wish of a command line of "systemd install".
-type installation struct {
-	options deploy.Options
-	cfg     config
-	units   []unitFile
-	needs   needs
-}
-
 // installationOf returns the installation for the run flags of the command line.
-func installationOf(c *cli.Context) (installation, error) {
+func installationOf(c *cli.Context) (*install.Installation, error) {
 	command, commandErr := commandLine(c) // before configOf sets flags to the values of the file of --config
-	options := deploy.Options{Name: c.String(serviceNameFlag), User: c.String(serviceUserFlag)}
+	options := deploy.Options{Name: c.String(install.NameFlag), User: c.String(install.UserFlag)}
 	if err := deploy.CheckName(options.Name); err != nil {
-		return installation{}, exit.Usagef("--%s %w", serviceNameFlag, err)
+		return nil, exit.Usagef("--%s %w", install.NameFlag, err)
 	}
 	// An executable that this user may not execute may be right for another user.
-	cfg, err := configOf(c, func(string) bool { return options.User != rootName })
+	cfg, err := configOf(c, func(string) bool { return options.User != install.RootUser })
 	if err != nil {
-		return installation{}, err
+		return nil, err
 	}
 	if commandErr != nil {
-		return installation{}, commandErr
+		return nil, commandErr
 	}
 	if !c.IsSet(stateDirFlag) {
-		cfg.folders.state = filepath.Join(stateRoot, options.Name)
+		cfg.folders.state = filepath.Join(install.StateRoot, options.Name)
 	}
 	if !c.IsSet(runtimeDirFlag) {
 		cfg.folders.runtime = filepath.Join("/run", options.Name)
 	}
 	options.ExecStart, options.ExecReload = command, reloadLine(command)
 	options.ListenStream, options.StopGrace = cfg.Address, cfg.Master.StopGrace
+	given := map[string]string{}
 	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
 		if c.IsSet(flag) {
-			options.ReadWritePaths = append(options.ReadWritePaths, dir)
+			options.ReadWritePaths, given[flag] = append(options.ReadWritePaths, dir), dir
 		}
 	}
 	writable, err := writableFolders(c)
 	if err != nil {
-		return installation{}, err
+		return nil, err
 	}
-	i := installation{options: options, cfg: cfg, needs: needsOf(cfg, writable, options.User)}
-	slices.Sort(i.options.ReadWritePaths)
-	i.options.Writable = i.needs.writable
-	i.options.ReadPaths = append(resolved(c), i.needs.read...)
-	i.options.Rights = i.needs.rights
-	return i, i.render()
-}
-
-// render sets the units.
-func (i *installation) render() error {
-	service, err := deploy.Service(i.options)
-	if err != nil {
-		return exit.Usagef("write the service unit: %w", err)
+	slices.Sort(options.ReadWritePaths)
+	options.ReadPaths = resolved(c)
+	i := &install.Installation{
+		Options: options, File: cfg.file, Specs: cfg.Master.Units, UnitFault: cfg.UnitFault,
+		Folders: []string{cfg.folders.state, cfg.folders.runtime}, Given: given,
 	}
-	socket, err := deploy.Socket(i.options)
-	if err != nil {
-		return exit.Usagef("write the socket unit: %w", err)
+	if options.Name != deploy.DefaultName || cfg.folders.state != filepath.Join(install.StateRoot, deploy.DefaultName) {
+		i.Client = "--" + stateDirFlag + " " + cfg.folders.state + " "
 	}
-	i.units = []unitFile{{i.options.ServiceName(), service}, {i.options.SocketName(), socket}}
-	return nil
+	return i, i.Prepare(writable)
 }
 
 // writableFolders returns the folders of --writable.
 func writableFolders(c *cli.Context) ([]string, error) {
 	var dirs []string
-	for _, dir := range c.StringSlice(writableFlag) {
+	for _, dir := range c.StringSlice(install.WritableFlag) {
 		info, err := os.Stat(dir)
 		switch {
 		case err != nil:
-			return nil, exit.Usagef("--%s: %w: create it first", writableFlag, err)
+			return nil, exit.Usagef("--%s: %w: create it first", install.WritableFlag, err)
 		case !info.IsDir():
-			return nil, exit.Usagef("--%s %s: is not a directory", writableFlag, render.Printable(dir))
+			return nil, exit.Usagef("--%s %s: is not a directory", install.WritableFlag, render.Printable(dir))
 		}
 		if dir, err = filepath.Abs(dir); err != nil {
-			return nil, fmt.Errorf("--%s: %w", writableFlag, err)
+			return nil, fmt.Errorf("--%s: %w", install.WritableFlag, err)
 		}
 		dirs = append(dirs, dir)
 	}
 	return dirs, nil
-}
-
-// client returns the flags by which commands find the master of the installation, with a blank after each.
-func (i installation) client() string {
-	if i.options.Name == deploy.DefaultName && i.cfg.folders.state == filepath.Join(stateRoot, deploy.DefaultName) {
-		return ""
-	}
-	return "--" + stateDirFlag + " " + i.cfg.folders.state + " "
 }
 
 // commandLine returns the command line of the service: "run" with the given flags, and with absolute paths,
