@@ -400,11 +400,8 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 		client.call(id, false)
 		client.message(id, 100, true)
 		client.wantStatus(id, protocol.CodeUnavailable)
-		for end := time.Now().Add(patience); r.Stats().Clients > 1; runtime.Gosched() {
-			if time.Now().After(end) {
-				t.Fatalf("at %s: the relay is its own client: %+v", at, r.Stats())
-			}
-		}
+		awaitThat(t, "the relay is its own client at "+at, func() bool { return r.Stats().Clients <= 1 },
+			func() any { return r.Stats() })
 		registry.Remove(itself)
 	}
 }

@@ -101,7 +101,7 @@ func writerMain() int {
 		default:
 		}
 		if n%20 == 0 {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the pace of a writer
 		}
 		if _, err := f.Write(line(os.Getenv(envNumber), n)); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -72,7 +72,7 @@ func writerMain() int {
 		default:
 		}
 		if lines == 0 && n%10 == 0 {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the pace of a writer
 		}
 		if _, err := f.WriteString(numbered(os.Getenv(envNumber), n)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
