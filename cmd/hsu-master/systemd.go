@@ -13,7 +13,9 @@ const unitDirFlag = "unit-dir"
 
 func systemdCommand() *cli.Command {
 	unitDir := func() cli.Flag {
-		return &cli.StringFlag{Name: unitDirFlag, Value: install.SystemUnits, Usage: "`DIR` directory of the unit files"}
+		return &cli.StringFlag{
+			Name: unitDirFlag, Value: install.SystemUnits, Usage: "`DIR` directory of the unit files",
+		}
 	}
 	unit := leaf("unit", "print the service and socket units for the given flags of run", printUnits,
 		slices.Concat(serviceFlagsOfUnit(), runFlags())...)
