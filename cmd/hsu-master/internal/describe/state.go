@@ -86,6 +86,7 @@ func PrintHeadline(w io.Writer, text string) {
 	fmt.Fprintln(w, render.OnTerminal(w, text))
 }
 
+// Headline returns what the master is, and how many of the wanted workers are ready.
 func Headline(s *adminpb.State, now time.Time) string {
 	if s.GetSource() == api.SourceOffline {
 		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed%s:",
