@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -180,9 +179,16 @@ func (l locking) Counted(err error) {
 // A write in progress delays neither the callers nor the notifications of the previous write.
 func TestCountWaitsForNoWrite(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{})
+	first := make(chan struct{})
 	var syncs atomic.Int32
 	db := openSeams(t, t.TempDir(), Options{}, seams{steps: migrations.All, at: func(moment string) error {
-		if moment == "count-sync" && syncs.Add(1) == 2 {
+		if moment != "count-sync" {
+			return nil
+		}
+		switch syncs.Add(1) {
+		case 1:
+			close(first)
+		case 2:
 			close(held)
 			<-hold
 		}
@@ -191,9 +197,7 @@ func TestCountWaitsForNoWrite(t *testing.T) {
 	slow := make(told) // unbuffered: the teller blocks until this test receives
 	db.Count(slow)
 	second := make(told, 1)
-	for syncs.Load() == 0 { // so that the second count is in a batch of its own
-		runtime.Gosched()
-	}
+	<-first // so that the second count is in a batch of its own
 	db.Count(second)
 	<-held // the second write has begun although the notification of the first count is still blocked
 	third := make(told, 1)

@@ -3,7 +3,6 @@ package relay
 import (
 	"io"
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
@@ -42,11 +41,11 @@ func TestAnswerToAPingHasCompany(t *testing.T) {
 	r, _ := startRelay(t, Options{ackDelay: time.Hour})
 	client := pipedClient(t, r)
 	c := r.clients.all()[0]
-	for writing := true; writing; runtime.Gosched() { // a running write would include later output
+	awaitThat(t, "a write does not end", func() bool { // it would include later output
 		c.mu.Lock()
-		writing = c.out.Blocked()
-		c.mu.Unlock()
-	}
+		defer c.mu.Unlock()
+		return !c.out.Blocked()
+	})
 	client.must(client.WritePing(false, [8]byte{1}))
 	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read once the PING has been handled
 	c.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
@@ -288,9 +287,8 @@ func TestCallsOutliveAWorker(t *testing.T) {
 	client.must(client.WritePing(false, [8]byte{1}))
 	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
 	service := registry.Service(serviceName)
-	for service.Info().Waiting != 1 {
-		runtime.Gosched() // between two attempts, sooner or later
-	}
+	// Between two attempts it waits, sooner or later.
+	awaitThat(t, "the call does not wait", func() bool { return service.Info().Waiting == 1 })
 	registry.Remove(dead)
 	ep, _ := startBackend(t, echo{})
 	registry.Add(ep, serviceName)
@@ -400,11 +398,8 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 		client.call(id, false)
 		client.message(id, 100, true)
 		client.wantStatus(id, protocol.CodeUnavailable)
-		for end := time.Now().Add(patience); r.Stats().Clients > 1; runtime.Gosched() {
-			if time.Now().After(end) {
-				t.Fatalf("at %s: the relay is its own client: %+v", at, r.Stats())
-			}
-		}
+		awaitThat(t, "the relay is its own client at "+at, func() bool { return r.Stats().Clients <= 1 },
+			func() any { return r.Stats() })
 		registry.Remove(itself)
 	}
 }

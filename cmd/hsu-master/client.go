@@ -41,7 +41,7 @@ var errOlder = exit.Hint(errors.New("the running master is of an older release")
 	"restart it, its workers keep running")
 
 // dialAdmin connects to the running master of these folders. It waits up to startingFor for a master that is
-// starting. It returns errNoMaster if there is no master.
+// starting. It returns exit.ErrNoMaster if there is no master.
 func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	path, err := awaitAdmin(ctx, f)
 	switch {
@@ -156,7 +156,7 @@ func offline(f folders, err error) error {
 	return err
 }
 
-// liveState returns the state from the running master. It returns errNoMaster if there is none.
+// liveState returns the state from the running master. It returns exit.ErrNoMaster if there is none.
 func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()

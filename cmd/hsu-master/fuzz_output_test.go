@@ -52,7 +52,7 @@ func FuzzShownState(f *testing.F) {
 		}
 		out.Reset()
 		now := time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)
-		if err := printState(&out, &state, now); err != nil {
+		if err := describe.State(&out, &state, now); err != nil {
 			t.Error(err)
 		}
 		out.WriteString(describe.Headline(&state, now))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/install"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/deploy"
@@ -63,8 +64,8 @@ func fileOf(c *cli.Context, known bool, fail func(string, ...any)) (*configfile.
 
 // hostOf returns the host on which the master of the command will run: this process, or the service of a unit.
 func hostOf(c *cli.Context, known bool) (configfile.Host, error) {
-	if user := c.String(serviceUserFlag); user != "" {
-		return serviceHost(deploy.Options{Name: c.String(serviceNameFlag)}, user)
+	if user := c.String(install.UserFlag); user != "" {
+		return install.ServiceHost(deploy.Options{Name: c.String(install.NameFlag)}, user)
 	}
 	host := configfile.ThisHost()
 	if known {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
@@ -213,7 +214,7 @@ func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now
 		words = append(words, render.Printable(e.GetAddress()), render.Printable(render.OrDash(e.GetWorker())),
 			render.Printable(e.GetSource()))
 		if change.GetKind() != adminpb.WatchResponse_REMOVED {
-			words = append(words, endpointState(e))
+			words = append(words, describe.EndpointState(e))
 		}
 	}
 	_, err := fmt.Fprintln(c.App.Writer, strings.Join(words, "  "))

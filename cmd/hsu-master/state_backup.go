@@ -138,7 +138,7 @@ func copyState(ctx context.Context, f folders, dst *os.File, p *terminal.Progres
 	return api.SourceOffline, offline(f, store.Export(f.state, dst))
 }
 
-// fetchState writes the running master's state to w. It returns errNoMaster if no master runs.
+// fetchState writes the running master's state to w. It returns exit.ErrNoMaster if no master runs.
 func fetchState(ctx context.Context, f folders, w io.Writer, p *terminal.Progress) error {
 	// First check, with a short timeout, that the master answers and uses this folder.
 	first, cancel := context.WithTimeout(ctx, answerWithin)

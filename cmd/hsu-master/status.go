@@ -54,7 +54,7 @@ func printStatus(c *cli.Context, state *adminpb.State) error {
 		return err
 	}
 	if state.GetSource() == api.SourceLive {
-		if err := overview(c.App.Writer, state.GetServices()); err != nil {
+		if err := describe.Overview(c.App.Writer, state.GetServices()); err != nil {
 			return err
 		}
 	}

@@ -1,43 +1,27 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/util"
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/install"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 	"github.com/core-tools/hsu-master/deploy"
-	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-const (
-	serviceUserFlag = "user"
-	serviceNameFlag = "name"
-	unitDirFlag     = "unit-dir"
-	writableFlag    = "writable"
-)
-
-// systemUnits is the folder of the units of this host's administrator.
-const systemUnits = "/etc/systemd/system"
-
-// stateRoot is where systemd makes the folders of StateDirectory=.
-const stateRoot = "/var/lib"
+const unitDirFlag = "unit-dir"
 
 func systemdCommand() *cli.Command {
 	unitDir := func() cli.Flag {
-		return &cli.StringFlag{Name: unitDirFlag, Value: systemUnits, Usage: "`DIR` directory of the unit files"}
+		return &cli.StringFlag{
+			Name: unitDirFlag, Value: install.SystemUnits, Usage: "`DIR` directory of the unit files",
+		}
 	}
 	unit := leaf("unit", "print the service and socket units for the given flags of run", printUnits,
 		slices.Concat(serviceFlagsOfUnit(), runFlags())...)
@@ -55,7 +39,7 @@ service follow the file: install again after a change of these.`
 
 func serviceName() cli.Flag {
 	return &cli.StringFlag{
-		Name: serviceNameFlag, Value: deploy.DefaultName,
+		Name: install.NameFlag, Value: deploy.DefaultName,
 		Usage: "`NAME` name of the units and directories; each master of a host has its own",
 	}
 }
@@ -65,11 +49,11 @@ func serviceFlagsOfUnit() []cli.Flag {
 	return []cli.Flag{
 		serviceName(),
 		&cli.StringFlag{
-			Name: serviceUserFlag, Value: "root",
+			Name: install.UserFlag, Value: "root",
 			Usage: "`USER` user that the master and its workers run as, and that owns the directories",
 		},
 		&cli.StringSliceFlag{
-			Name: writableFlag,
+			Name: install.WritableFlag,
 			Usage: "`DIR` directory that workers can write to, besides those of the service and each working_dir " +
 				"that is not that of the file; repeatable",
 		},
@@ -81,17 +65,12 @@ func printUnits(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for n, u := range i.units {
-		if n > 0 {
-			fmt.Fprintln(c.App.Writer)
-		}
-		fmt.Fprintf(c.App.Writer, "# %s\n%s", u.name, u.text)
-	}
+	i.Print(c.App.Writer)
 	return nil
 }
 
 func installUnits(c *cli.Context) error {
-	owner, err := lookUp(c.String(serviceUserFlag))
+	owner, err := install.LookUp(c.String(install.UserFlag))
 	if err != nil {
 		return err
 	}
@@ -99,155 +78,146 @@ func installUnits(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := owner.checkFile(c.Context, i); err != nil {
-		return err
-	}
-	dir, service := c.String(unitDirFlag), i.options.ServiceName()
-	if err := checkFree(dir, i.options); err != nil {
-		return err
-	}
-	if err := checkStateFolder(filepath.Join(stateRoot, i.options.Name)); err != nil {
-		return err
-	}
-	before, err := os.ReadFile(filepath.Join(dir, service))
-	if err == nil && util.IsRunningSystemd() {
-		scopes, err := workerScopes(c.Context, service)
-		if err != nil {
-			return err
-		}
-		if err := checkRunning("/proc", i.options, scopes, owner); err != nil {
-			return err
-		}
-	}
-	if err := i.makeFolders(c, owner); err != nil {
-		return err
-	}
-	if fault := i.cfg.UnitFault; fault != nil {
-		fmt.Fprintf(c.App.Writer, "check that user %s may execute it, and nobody else replace it: %s\n",
-			owner.name, render.Printable(fault.Error()))
-	}
-	changed, err := i.write(c.App.Writer, dir)
-	if err != nil {
-		return err
-	}
-	i.explain(c.App.Writer)
-	if util.IsRunningSystemd() {
-		if err := systemctl(c.Context, i.options, "daemon-reload"); err != nil {
-			return err
-		}
-		if len(before) > 0 && len(changed) > 0 &&
-			systemctl(c.Context, i.options, "is-active", "--quiet", service) == nil {
-			fmt.Fprintf(c.App.Writer,
-				"the running service keeps its old settings and rights until systemctl restart %s\n",
-				strings.Join(changed, " "))
-		}
-	}
-	return i.next(c)
-}
-
-// makeFolders creates the folders that flags name: systemd does not start a service if a folder of ReadWritePaths= is
-// missing.
-func (i installation) makeFolders(c *cli.Context, owner account) error {
-	for flag, dir := range map[string]string{stateDirFlag: i.cfg.folders.state, runtimeDirFlag: i.cfg.folders.runtime} {
-		if !c.IsSet(flag) {
-			continue
-		}
-		if err := owner.makeFolder(dir); err != nil {
-			return fmt.Errorf("create --%s: %w", flag, err)
-		}
-	}
-	return nil
-}
-
-// write writes the units, and prints what differs from those before. It returns the names of the existing units that
-// it has changed, the socket last: its change has to stop the service first.
-func (i installation) write(w io.Writer, dir string) (changed []string, err error) {
-	for _, u := range i.units {
-		path := filepath.Join(dir, u.name)
-		before, err := os.ReadFile(path)
-		switch {
-		case err == nil && string(before) == u.text:
-			fmt.Fprintf(w, "unchanged: %s\n", path)
-			continue
-		case err == nil:
-			changed = append(changed, u.name)
-		}
-		if err := safefile.Replace(crashpoint.UnitFile, path, u.text, 0o644); err != nil {
-			return nil, exit.Hint(fmt.Errorf("write the unit: %w", err),
-				"run it as root, and name a --unit-dir that exists")
-		}
-		fmt.Fprintf(w, "wrote %s\n", path)
-		if len(before) > 0 {
-			for _, line := range changedSettings(string(before), u.text) {
-				fmt.Fprintf(w, "  %s\n", render.Printable(line))
-			}
-		}
-	}
-	if slices.Equal(changed, []string{i.options.SocketName()}) {
-		changed = []string{i.options.ServiceName(), i.options.SocketName()}
-	}
-	return changed, nil
-}
-
-// next enables the units if that is asked for, and prints the next step.
-func (i installation) next(c *cli.Context) error {
-	service, socket := i.options.ServiceName(), i.options.SocketName()
-	status := "hsu-master " + i.client() + "status"
-	if !c.Bool("enable") {
-		fmt.Fprintf(c.App.Writer, "next: systemctl enable --now %s %s, then %s\n", socket, service, status)
-		return nil
-	}
-	if err := systemctl(c.Context, i.options, "enable", "--now", socket, service); err != nil {
-		return err
-	}
-	fmt.Fprintf(c.App.Writer, "enabled and started; next: %s\n", status)
-	return nil
+	return i.Install(c.Context, c.App.Writer, owner, c.String(unitDirFlag), c.Bool("enable"))
 }
 
 func uninstallUnits(c *cli.Context) error {
-	dir, o := c.String(unitDirFlag), deploy.Options{Name: c.String(serviceNameFlag)}
-	if err := deploy.CheckName(o.Name); err != nil {
-		return exit.Usagef("--%s %w", serviceNameFlag, err)
-	}
-	// The socket is stopped first: it would start the service again.
-	names := []string{o.SocketName(), o.ServiceName()}
-	installed := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		_, err := os.Lstat(filepath.Join(dir, name))
-		return errors.Is(err, fs.ErrNotExist)
-	})
-	if len(installed) == 0 {
-		fmt.Fprintf(c.App.Writer, "nothing to remove: there is no %s in %s\n", o.ServiceName(), dir)
-		return nil
-	}
-	for _, name := range installed {
-		if err := checkOurs(filepath.Join(dir, name)); err != nil {
-			return err
-		}
-	}
-	if util.IsRunningSystemd() {
-		if err := systemctl(c.Context, o, append([]string{"disable", "--now"}, installed...)...); err != nil {
-			return err
-		}
-	}
-	for _, name := range installed {
-		path := filepath.Join(dir, name)
-		if err := os.Remove(path); err != nil {
-			return exit.Hint(fmt.Errorf("remove the unit: %w", err), "run it as root")
-		}
-		fmt.Fprintf(c.App.Writer, "removed %s\n", path)
-	}
-	if util.IsRunningSystemd() {
-		return systemctl(c.Context, o, "daemon-reload")
-	}
-	return nil
+	return install.Uninstall(c.Context, c.App.Writer, c.String(unitDirFlag), c.String(install.NameFlag))
 }
 
-func systemctl(ctx context.Context, o deploy.Options, args ...string) error {
-	output, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
-	if err != nil {
-		return exit.Hint(fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err,
-			strings.TrimSpace(string(output))),
-			"see journalctl -u %s", o.ServiceName())
+// installationOf returns the installation for the run flags of the command line.
+func installationOf(c *cli.Context) (*install.Installation, error) {
+	command, commandErr := commandLine(c) // before configOf sets flags to the values of the file of --config
+	options := deploy.Options{Name: c.String(install.NameFlag), User: c.String(install.UserFlag)}
+	if err := deploy.CheckName(options.Name); err != nil {
+		return nil, exit.Usagef("--%s %w", install.NameFlag, err)
 	}
-	return nil
+	// An executable that this user may not execute may be right for another user.
+	cfg, err := configOf(c, func(string) bool { return options.User != install.RootUser })
+	if err != nil {
+		return nil, err
+	}
+	if commandErr != nil {
+		return nil, commandErr
+	}
+	if !c.IsSet(stateDirFlag) {
+		cfg.folders.state = filepath.Join(install.StateRoot, options.Name)
+	}
+	if !c.IsSet(runtimeDirFlag) {
+		cfg.folders.runtime = filepath.Join("/run", options.Name)
+	}
+	options.ExecStart, options.ExecReload = command, reloadLine(command)
+	options.ListenStream, options.StopGrace = cfg.Address, cfg.Master.StopGrace
+	given := map[string]string{}
+	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
+		if c.IsSet(flag) {
+			options.ReadWritePaths, given[flag] = append(options.ReadWritePaths, dir), dir
+		}
+	}
+	writable, err := writableFolders(c)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(options.ReadWritePaths)
+	options.ReadPaths = resolved(c)
+	i := &install.Installation{
+		Options: options, File: cfg.file, Specs: cfg.Master.Units, UnitFault: cfg.UnitFault,
+		Folders: []string{cfg.folders.state, cfg.folders.runtime}, Given: given,
+	}
+	if options.Name != deploy.DefaultName || cfg.folders.state != filepath.Join(install.StateRoot, deploy.DefaultName) {
+		i.Client = "--" + stateDirFlag + " " + cfg.folders.state + " "
+	}
+	return i, i.Prepare(writable)
+}
+
+// writableFolders returns the folders of --writable.
+func writableFolders(c *cli.Context) ([]string, error) {
+	var dirs []string
+	for _, dir := range c.StringSlice(install.WritableFlag) {
+		info, err := os.Stat(dir)
+		switch {
+		case err != nil:
+			return nil, exit.Usagef("--%s: %w: create it first", install.WritableFlag, err)
+		case !info.IsDir():
+			return nil, exit.Usagef("--%s %s: is not a directory", install.WritableFlag, render.Printable(dir))
+		}
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, fmt.Errorf("--%s: %w", install.WritableFlag, err)
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
+}
+
+// commandLine returns the command line of the service: "run" with the given flags, and with absolute paths,
+// because a service does not run in a particular folder.
+func commandLine(c *cli.Context) ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	if self, err = filepath.EvalSymlinks(self); err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	command := []string{self, "run"}
+	for _, flag := range append(runFlags(), folderFlags()...) {
+		name := flag.Names()[0]
+		if !c.IsSet(name) {
+			continue
+		}
+		values := []string{fmt.Sprint(c.Value(name))}
+		if name == workerPathFlag {
+			if values[0], err = workerPath(c); err != nil {
+				return nil, exit.Usage(err)
+			}
+		}
+		switch {
+		case slices.Contains([]string{"worker-arg", "worker-service", "service-option"}, name):
+			values = c.StringSlice(name)
+		case slices.Contains(pathFlags, name):
+			if values[0], err = filepath.Abs(values[0]); err != nil {
+				return nil, fmt.Errorf("--%s: %w", name, err)
+			}
+		}
+		for _, value := range values {
+			command = append(command, "--"+name+"="+value)
+		}
+	}
+	return command, nil
+}
+
+// reloadLine returns the command line of a reload of the service with this command line.
+func reloadLine(command []string) []string {
+	reload := []string{command[0], "reload"}
+	for _, word := range command {
+		if strings.HasPrefix(word, "--"+stateDirFlag+"=") || strings.HasPrefix(word, "--"+runtimeDirFlag+"=") {
+			reload = append(reload, word)
+		}
+	}
+	return reload
+}
+
+// pathFlags are the flags that name files and folders. A service needs their absolute paths.
+var pathFlags = append([]string{configFlag, workerPathFlag, stateDirFlag, runtimeDirFlag}, secureFileFlags...)
+
+// resolved returns the paths of these files and folders with all symbolic links resolved.
+func resolved(c *cli.Context) []string {
+	var paths []string
+	for _, flag := range pathFlags {
+		path := c.String(flag)
+		if flag == workerPathFlag {
+			path, _ = workerPath(c) // commandLine has returned the error
+		}
+		if path == "" {
+			continue
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			continue
+		}
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }

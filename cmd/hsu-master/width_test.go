@@ -77,10 +77,9 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 			if err := describe.Workers(b, state.GetWorkers(), now, false); err != nil {
 				return err
 			}
-			return overview(b, state.GetServices())
+			return describe.Overview(b, state.GetServices())
 		},
 		"unit list":      func(b *strings.Builder) error { return printSummaries(b, summarize(state)) },
-		"state dump":     func(b *strings.Builder) error { return describe.UnitRecords(b, state.GetUnits()) },
 		"worker inspect": func(b *strings.Builder) error { describe.Inspection(b, inspection, true, now); return nil },
 		"worker inspect, stopping": func(b *strings.Builder) error {
 			describe.Inspection(b, stopping, true, now)

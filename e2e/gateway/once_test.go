@@ -232,7 +232,7 @@ func once(ctx context.Context, t *testing.T, client proto.MyBusinessServiceClien
 		if err == nil {
 			return answer.GetResult()
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // it retries, but not at once
 	}
 	t.Errorf("%s was never answered", key)
 	return ""

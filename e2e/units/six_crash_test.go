@@ -44,7 +44,7 @@ func startCustomers(t *testing.T, name string, n int, call func() error) *custom
 				c.mu.Lock()
 				c.failed = append(c.failed, err)
 				c.mu.Unlock()
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // it retries, but not at once
 			}
 		})
 	}

@@ -137,7 +137,7 @@ func drip(c net.Conn) {
 	_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n")
 	for i := 0; err == nil; i++ {
 		_, err = fmt.Fprintf(c, "X-%d: 1\r\n", i)
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // the pace of the server
 	}
 }
 

@@ -126,7 +126,7 @@ func ready() { fmt.Printf("ready %d\n", os.Getpid()) }
 
 func sleepOn() {
 	for {
-		time.Sleep(childLife)
+		time.Sleep(childLife) // longer than any test
 	}
 }
 

@@ -37,7 +37,7 @@ type handed struct {
 
 // Takeover is the handover of the former program of this process. Until this program serves, it holds duplicates of the
 // descriptors, with which it executes the former program again if this one fails. A program that has replaced none has
-// a nil takeover.
+// a nil Takeover.
 type Takeover struct {
 	handed
 	files   map[string]*os.File // for the master

@@ -86,10 +86,11 @@ func PrintHeadline(w io.Writer, text string) {
 	fmt.Fprintln(w, render.OnTerminal(w, text))
 }
 
+// Headline returns what the master is, and how many of the wanted workers are ready.
 func Headline(s *adminpb.State, now time.Time) string {
 	if s.GetSource() == api.SourceOffline {
 		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed%s:",
-			s.GetProcessedCount(), ShortText(s))
+			s.GetProcessedCount(), shortText(s))
 	}
 	ready, workers := map[string]bool{}, wantedWorkers(s)
 	for _, service := range s.GetServices() {
@@ -123,7 +124,7 @@ func Headline(s *adminpb.State, now time.Time) string {
 	master := strings.TrimSpace("master " + render.Printable(s.GetVersion())) // a program that embeds one may give no version
 	return fmt.Sprintf("%s is %s on %s for %s (pid %d): %s, %d requests processed%s",
 		master, render.Printable(s.GetStatus()), render.Printable(s.GetListen()), render.Age(s.GetMasterStartedAt(), now),
-		s.GetMasterPid(), what, s.GetProcessedCount(), ShortText(s))
+		s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
 }
 
 // EventCommands prints the numbers of lost events and failed commands.
@@ -134,8 +135,8 @@ func EventCommands(w io.Writer, e *adminpb.EventCommands) {
 	}
 }
 
-// ShortText returns a remark on the count if it may be too low, and since when.
-func ShortText(state *adminpb.State) string {
+// shortText returns a remark on the count if it may be too low, and since when.
+func shortText(state *adminpb.State) string {
 	since := render.LocalTime(state.GetCountMayBeShortSince())
 	if since == nil {
 		return ""
@@ -156,4 +157,34 @@ func BadRecords(w io.Writer, state *adminpb.State) {
 		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", render.Printable(key),
 			render.Printable(state.GetBadRecords()[key]))
 	}
+}
+
+// State prints the whole state.
+func State(w io.Writer, state *adminpb.State, now time.Time) error {
+	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\n"+
+		"master pid       %s\nprocessed count  %d%s\n",
+		render.Printable(state.GetSource()), state.GetSchemaVersion(), render.Printable(state.GetMasterId()),
+		render.Number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
+	if scope := state.GetScope(); scope != "" {
+		fmt.Fprintf(w, "scope            %s\n", render.Printable(scope))
+	}
+	fmt.Fprintln(w)
+	WriteError(w, state)
+	if err := Workers(w, state.GetWorkers(), now, false); err != nil {
+		return err
+	}
+	if len(state.GetUnits()) > 0 {
+		fmt.Fprintln(w)
+		if err := unitRecords(w, state.GetUnits()); err != nil {
+			return err
+		}
+	}
+	if len(state.GetServices()) > 0 {
+		fmt.Fprintln(w)
+		if err := Services(w, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {
+			return err
+		}
+	}
+	BadRecords(w, state)
+	return nil
 }

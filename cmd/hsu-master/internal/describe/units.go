@@ -9,8 +9,8 @@ import (
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
-// UnitRecords prints a table with a line for each unit.
-func UnitRecords(w io.Writer, units []*adminpb.Unit) error {
+// unitRecords prints a table with a line for each unit.
+func unitRecords(w io.Writer, units []*adminpb.Unit) error {
 	table := render.NewTable("UNIT", "KIND", "REPLICAS", "NOTE")
 	for _, u := range units {
 		table.Row(render.Printable(u.GetName()), render.Printable(render.OrDash(u.GetKind())), replicas(u), unitNote(u))

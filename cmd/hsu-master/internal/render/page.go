@@ -8,7 +8,7 @@ import (
 // PageWidth is the width of the text that commands lay out themselves.
 const PageWidth = 80
 
-// Page is text in lines of at most pageWidth characters. Characters that could control a terminal are
+// Page is text in lines of at most PageWidth characters. Characters that could control a terminal are
 // escaped.
 type Page struct{ lines []string }
 

@@ -44,6 +44,7 @@ func Number(n int32) string {
 	return strconv.Itoa(int(n))
 }
 
+// OrDash returns the text, or "-" if it is empty.
 func OrDash(s string) string {
 	if s == "" {
 		return "-"

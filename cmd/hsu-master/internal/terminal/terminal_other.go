@@ -13,6 +13,7 @@ type Terminal struct {
 	Resized chan os.Signal
 }
 
+// Open returns nil: no terminal is supported here.
 func Open(io.Writer) (*Terminal, error) { return nil, nil }
 
 func (*Terminal) RawKeys() error { return nil }

@@ -84,6 +84,7 @@ const (
 	byName     = "name"
 )
 
+// Orders are the orders of the table.
 var Orders = []string{ByCPU, byMemory, byRestarts, byCalls, byName}
 
 // sortLoads sorts the largest first. Equal ones stay in the order of the master, which is that of the names.

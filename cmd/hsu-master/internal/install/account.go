@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"context"
@@ -20,25 +20,26 @@ import (
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-// account is the user that the service runs as.
-type account struct {
+// Account is the user that the service runs as.
+type Account struct {
 	name     string
 	uid, gid int
 	groups   []uint32 // supplementary
 }
 
-func lookUp(name string) (account, error) {
+// LookUp returns the account of a user of this host.
+func LookUp(name string) (Account, error) {
 	found, err := user.Lookup(name)
 	if err != nil {
-		return account{}, exit.Hint(exit.Usagef("--%s %q: %w", serviceUserFlag, name, err),
+		return Account{}, exit.Hint(exit.Usagef("--%s %q: %w", UserFlag, name, err),
 			"create one: useradd --system --no-create-home NAME")
 	}
 	uid, err := strconv.Atoi(found.Uid)
 	gid, gidErr := strconv.Atoi(found.Gid)
 	if err := errors.Join(err, gidErr); err != nil {
-		return account{}, fmt.Errorf("user %s: %w", name, err)
+		return Account{}, fmt.Errorf("user %s: %w", name, err)
 	}
-	a := account{name: name, uid: uid, gid: gid}
+	a := Account{name: name, uid: uid, gid: gid}
 	groups, err := found.GroupIds()
 	for _, text := range groups {
 		group, groupErr := strconv.ParseUint(text, 10, 32)
@@ -46,13 +47,13 @@ func lookUp(name string) (account, error) {
 		a.groups = append(a.groups, uint32(group))
 	}
 	if err != nil {
-		return account{}, fmt.Errorf("groups of user %s: %w", name, err)
+		return Account{}, fmt.Errorf("groups of user %s: %w", name, err)
 	}
 	return a, nil
 }
 
 // makeFolder creates a folder owned by the user. It leaves an existing folder unchanged.
-func (a account) makeFolder(dir string) error {
+func (a Account) makeFolder(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
@@ -67,19 +68,19 @@ func (a account) makeFolder(dir string) error {
 
 // checkFile returns the faults of the configuration file for a master of the user: what it cannot read, and what only
 // root may do.
-func (a account) checkFile(ctx context.Context, i installation) error {
-	if i.cfg.file == nil || a.uid == 0 || os.Geteuid() != 0 {
+func (a Account) checkFile(ctx context.Context, i *Installation) error {
+	if i.File == nil || a.uid == 0 || os.Geteuid() != 0 {
 		return nil // it was checked by this process
 	}
-	file, err := filepath.Abs(i.cfg.file.Path)
+	file, err := filepath.Abs(i.File.Path)
 	if err != nil {
 		return fmt.Errorf("find the configuration: %w", err)
 	}
-	variables, err := serviceVariables(i.options, a.name)
+	variables, err := serviceVariables(i.Options, a.name)
 	if err != nil {
 		return err
 	}
-	check := exec.CommandContext(ctx, i.options.ExecStart[0], "config", "check", file)
+	check := exec.CommandContext(ctx, i.Options.ExecStart[0], "config", "check", file)
 	check.Dir = "/"
 	for name, value := range variables {
 		check.Env = append(check.Env, name+"="+value)
@@ -93,8 +94,8 @@ func (a account) checkFile(ctx context.Context, i installation) error {
 	return exit.Usagef("user %s cannot run %s: %w: %s", a.name, render.Printable(file), err, text)
 }
 
-// serviceHost returns the host as a configuration file finds it that a service of the user reads.
-func serviceHost(o deploy.Options, user string) (configfile.Host, error) {
+// ServiceHost returns the host as a configuration file finds it that a service of the user reads.
+func ServiceHost(o deploy.Options, user string) (configfile.Host, error) {
 	host := configfile.ThisHost()
 	variables, err := serviceVariables(o, user)
 	if err != nil {
@@ -104,7 +105,7 @@ func serviceHost(o deploy.Options, user string) (configfile.Host, error) {
 		value, found := variables[name]
 		return value, found
 	}
-	if user != rootName {
+	if user != RootUser {
 		host.Root = false
 		host.CheckTrusted = func(string) error { return nil }
 	}
@@ -116,7 +117,7 @@ func serviceVariables(o deploy.Options, name string) (map[string]string, error) 
 	variables := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"USER": name, "LOGNAME": name,
-		"STATE_DIRECTORY": stateRoot + "/" + o.Name, "RUNTIME_DIRECTORY": "/run/" + o.Name,
+		"STATE_DIRECTORY": StateRoot + "/" + o.Name, "RUNTIME_DIRECTORY": "/run/" + o.Name,
 		"HSU_MASTER_ON_DAMAGE": "recover",
 	}
 	if found, err := user.Lookup(name); err == nil {

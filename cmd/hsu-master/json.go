@@ -317,3 +317,23 @@ func latencyToJSON(l *adminpb.Latency) *latencyJSON {
 	}
 	return &latencyJSON{Mean: l.GetSum().AsDuration().Seconds() / float64(all), P50: seconds(0.5), P99: seconds(0.99)}
 }
+
+// usageJSON is null if nothing is known, and so are its fields.
+type usageJSON struct {
+	Resident  int64    `json:"resident"`   // bytes
+	CPU       float64  `json:"cpu"`        // seconds
+	CPUShare  *float64 `json:"cpu_share"`  // 1 is a whole core
+	OpenFiles *int32   `json:"open_files"` // descriptors
+	Threads   int32    `json:"threads"`
+	Processes int32    `json:"processes"`
+}
+
+func usageToJSON(u *adminpb.Usage) *usageJSON {
+	if u == nil {
+		return nil
+	}
+	return &usageJSON{
+		Resident: u.GetResident(), CPU: u.GetCpu().AsDuration().Seconds(), CPUShare: u.CpuShare,
+		OpenFiles: u.OpenFiles, Threads: u.GetThreads(), Processes: u.GetProcesses(),
+	}
+}

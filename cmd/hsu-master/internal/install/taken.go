@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 
 // unitFolders returns the folders in which a unit can be that one in dir would hide or compete with.
 func unitFolders(dir string) []string {
-	if dir != systemUnits {
+	if dir != SystemUnits {
 		return []string{dir}
 	}
 	return []string{dir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"}
@@ -63,7 +63,7 @@ func checkStateFolder(dir string) error {
 			return nil
 		}
 	}
-	return exit.Hint(exit.Usagef("%s has files of another program", dir), "choose another --%s", serviceNameFlag)
+	return exit.Hint(exit.Usagef("%s has files of another program", dir), "choose another --%s", NameFlag)
 }
 
 // checkOurs returns an error if the unit at a path exists and is none of hsu-master's.
@@ -77,7 +77,7 @@ func checkOurs(path string) error {
 	case deploy.IsOurs(string(text)):
 		return nil
 	}
-	return exit.Hint(exit.Usagef("%s is a unit of another program", path), "choose another --%s", serviceNameFlag)
+	return exit.Hint(exit.Usagef("%s is a unit of another program", path), "choose another --%s", NameFlag)
 }
 
 // listenerOf returns the address of a socket unit that a listener of another address cannot have too, or "".

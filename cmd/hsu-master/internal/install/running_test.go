@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"fmt"
@@ -45,7 +45,7 @@ func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
 				}
 			}
 			scopes := []string{"hsu-workers-1.scope"}
-			err := checkRunning(proc, deploy.Options{}, scopes, account{name: "hsu", uid: 990})
+			err := checkRunning(proc, deploy.Options{}, scopes, Account{name: "hsu", uid: 990})
 			if test.refused != (err != nil) {
 				t.Fatalf("checkRunning = %v", err)
 			}
@@ -72,14 +72,14 @@ func TestInstallOverUnitsWithUsers(t *testing.T) {
 		}
 	}
 	o := deploy.Options{Name: "two"}
-	if err := checkRunning(proc, o, nil, account{name: "root"}); err == nil {
+	if err := checkRunning(proc, o, nil, Account{name: "root"}); err == nil {
 		t.Error("a service without CAP_KILL is installed")
 	}
 	o.Rights.Capabilities = []string{"CAP_KILL"}
-	if err := checkRunning(proc, o, nil, account{name: "root"}); err != nil {
+	if err := checkRunning(proc, o, nil, Account{name: "root"}); err != nil {
 		t.Error(err)
 	}
-	if err := checkRunning(proc, o, nil, account{name: "hsu", uid: 990}); err == nil {
+	if err := checkRunning(proc, o, nil, Account{name: "hsu", uid: 990}); err == nil {
 		t.Error("a service of another user is installed")
 	}
 }

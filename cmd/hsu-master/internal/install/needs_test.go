@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"errors"
@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/daemon"
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/master"
@@ -33,7 +32,7 @@ func needsOfText(t *testing.T, dir, units, user string) needs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return needsOf(config{file: file, Config: daemon.Config{Master: master.Options{Units: specs}}}, nil, user)
+	return needsOf(file, specs, nil, user)
 }
 
 func TestRightsThatUnitsNeed(t *testing.T) {

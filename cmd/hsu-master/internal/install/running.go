@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 // checkRunning returns an error if the installed service, or one of the scopes of its workers, has processes of a user
 // other than owner. They may be running normally or be left over from a master that died. The next master, running as
 // owner, could neither inspect nor terminate them. proc is the mount point of procfs.
-func checkRunning(proc string, o deploy.Options, scopes []string, owner account) error {
+func checkRunning(proc string, o deploy.Options, scopes []string, owner Account) error {
 	if owner.uid == 0 && slices.Contains(o.Rights.Capabilities, "CAP_KILL") {
 		return nil // it can stop the workers of each user
 	}

@@ -1,4 +1,4 @@
-package main
+package describe
 
 import (
 	"strings"
@@ -41,7 +41,7 @@ pkg.A at 127.0.0.1:1 was taken out for failing again and again, 1 time, and is b
 pkg.A at 127.0.0.1:2 is not ready: connection refused\x1b[2J
 `
 	var out strings.Builder
-	if err := printServices(&out, list, true); err != nil || out.String() != table {
+	if err := Services(&out, list, true); err != nil || out.String() != table {
 		t.Errorf("%v, printed\n%s\nwant\n%s", err, out.String(), table)
 	}
 }

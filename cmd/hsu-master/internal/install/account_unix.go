@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package install
 
 import (
 	"os/exec"
@@ -8,7 +8,7 @@ import (
 )
 
 // runAs makes a command run as the account.
-func runAs(cmd *exec.Cmd, a account) {
+func runAs(cmd *exec.Cmd, a Account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{
 		Uid: uint32(a.uid), Gid: uint32(a.gid), Groups: a.groups, //nolint:gosec // ids have 32 bits
 	}}

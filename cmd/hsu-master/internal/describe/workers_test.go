@@ -5,10 +5,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
 func TestFailedWorkerComesWithWhatRevivesIt(t *testing.T) {
@@ -84,6 +86,21 @@ func TestWorkerListShowsWhenAWorkerIsRunNext(t *testing.T) {
 		}
 		if got := note(w, now); got != want {
 			t.Errorf("note is %q, want %q", got, want)
+		}
+	}
+}
+
+func TestRecordsOfUnitsFitIntoAPage(t *testing.T) {
+	var out strings.Builder
+	err := unitRecords(&out, []*adminpb.Unit{
+		{Name: "search", Kind: "integrated", Replicas: 3}, {Name: "web", Kind: "managed", Replicas: 2, Disabled: true},
+	})
+	if err != nil || strings.Count(out.String(), "\n") != 3 {
+		t.Errorf("%v, %q, want a line for each unit", err, out.String())
+	}
+	for line := range strings.Lines(out.String()) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > render.PageWidth {
+			t.Errorf("%d columns: %s", n, line)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package install
 
 import (
 	"fmt"
@@ -10,12 +10,13 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// rootName is the user that may give workers other users and more rights.
-const rootName = "root"
+// RootUser is the user that may give workers other users and more rights.
+const RootUser = "root"
 
 // needs are the requirements of a configuration file on the service.
 type needs struct {
@@ -28,17 +29,17 @@ type needs struct {
 }
 
 // needsOf returns the needs of the units. given are folders that are writable in any case.
-func needsOf(cfg config, given []string, user string) needs {
+func needsOf(file *configfile.File, specs []unit.Spec, given []string, user string) needs {
 	n := needs{writable: slices.Clone(given), readOnly: map[string][]string{}}
-	if cfg.file == nil {
+	if file == nil {
 		return n
 	}
-	files := cfg.file.Files()
+	files := file.Files()
 	n.read = append(n.read, files...)
-	for _, u := range cfg.file.Units {
+	for _, u := range file.Units {
 		n.read = append(n.read, u.Program.EnvFile...)
 	}
-	for _, u := range cfg.Master.Units {
+	for _, u := range specs {
 		if !u.Starts() {
 			continue
 		}
@@ -46,7 +47,7 @@ func needsOf(cfg config, given []string, user string) needs {
 			n.read = append(n.read, path)
 		}
 		n.addFolder(u, files)
-		n.addRights(u, user == rootName)
+		n.addRights(u, user == RootUser)
 	}
 	for i, path := range n.read {
 		if target, err := filepath.EvalSymlinks(path); err == nil {
@@ -139,9 +140,9 @@ func (n *needs) addRights(u unit.Spec, root bool) {
 }
 
 // explain prints the rights of the service that the operator should know.
-func (i installation) explain(w io.Writer) {
-	folders := []string{i.cfg.folders.state, i.cfg.folders.runtime}
-	for _, dir := range slices.Concat(i.options.ReadWritePaths, i.options.Writable, alwaysWritable) {
+func (i *Installation) explain(w io.Writer) {
+	folders := slices.Clone(i.Folders)
+	for _, dir := range slices.Concat(i.Options.ReadWritePaths, i.Options.Writable, alwaysWritable) {
 		if !slices.Contains(folders, dir) {
 			folders = append(folders, dir)
 		}
@@ -149,7 +150,7 @@ func (i installation) explain(w io.Writer) {
 	fmt.Fprintf(w, "workers can write to %s, and nowhere else\n", render.Printable(strings.Join(folders, " ")))
 	for _, dir := range slices.Sorted(maps.Keys(i.needs.readOnly)) {
 		fmt.Fprintf(w, "workers of %s cannot write to their working_dir: --%s %s allows it\n",
-			strings.Join(i.needs.readOnly[dir], ", "), writableFlag, render.Printable(dir))
+			strings.Join(i.needs.readOnly[dir], ", "), WritableFlag, render.Printable(dir))
 	}
 	if !i.needs.rights.IsZero() {
 		granted := ""
@@ -161,8 +162,8 @@ func (i installation) explain(w io.Writer) {
 	if len(i.needs.missing) > 0 {
 		fmt.Fprintf(w, "only a service of root can have the rights for %s\n", strings.Join(i.needs.missing, ", "))
 	}
-	if i.options.User != rootName {
+	if i.Options.User != RootUser {
 		fmt.Fprintf(w, "the workers are in the service's cgroup: to kill the master only, use "+
-			"systemctl kill --kill-whom=main %s\n", i.options.ServiceName())
+			"systemctl kill --kill-whom=main %s\n", i.Options.ServiceName())
 	}
 }

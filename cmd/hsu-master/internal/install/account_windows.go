@@ -1,6 +1,6 @@
-package main
+package install
 
 import "os/exec"
 
 // runAs does nothing: there is no systemd on Windows.
-func runAs(*exec.Cmd, account) {}
+func runAs(*exec.Cmd, Account) {}
