@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -431,6 +432,25 @@ func TestLoadOfAMissingFile(t *testing.T) {
 	_, err := Load("/missing", fakeHost(nil))
 	if _, faulty := errors.AsType[*FaultError](err); faulty || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+// A folder of included files that is there and cannot be read is a fault, and one that is missing is not.
+func TestIncludedFolderThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	path, host := filepath.Join(dir, "hsu.yaml"), ThisHost()
+	host.CheckTrusted = func(string) error { return nil }
+	if err := os.WriteFile(path, []byte("include: [conf.d/*.yaml]\nunits: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path, host); err != nil {
+		t.Errorf("without the folder: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "conf.d"), nil, 0o600); err != nil { // root can read any folder
+		t.Fatal(err)
+	}
+	if _, err := Load(path, host); err == nil || !strings.Contains(err.Error(), "include: ") {
+		t.Errorf("the error is %v, want one about the folder", err)
 	}
 }
 
