@@ -479,7 +479,8 @@ func TestShownFileIsTheSame(t *testing.T) {
 // What is shown of a unit whose output goes to no file has no keys for the rotation of one, which would be faults.
 func TestShownOutputThatIsNoFile(t *testing.T) {
 	for _, to := range []string{"journal", "inherit", "file"} {
-		f := mustLoad(t, "defaults: {log: {keep: 2}}\nunits: {a: {command: [a], log: {to: "+to+"}}, b: {command: [b]}}\n")
+		f := mustLoad(t, "defaults: {log: {keep: 2}}\n"+
+			"units: {a: {command: [a], log: {to: "+to+"}}, b: {command: [b]}}\n")
 		var shown strings.Builder
 		if err := f.WriteYAML(&shown); err != nil {
 			t.Fatal(err)

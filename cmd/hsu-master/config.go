@@ -72,9 +72,9 @@ func checkConfig(c *cli.Context, path string) error {
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", printable(path),
 		count(len(file.Units), "unit"), count(workers, "worker"))
 	if fault := notStartable(units); fault != nil {
-		fmt.Fprintln(c.App.ErrWriter, "but on this host, these cannot be started:")
+		fmt.Fprintln(c.App.Writer, "but on this host, these cannot be started:")
 		for line := range strings.SplitSeq(fault.Error(), "\n") {
-			fmt.Fprintln(c.App.ErrWriter, printable(line))
+			fmt.Fprintln(c.App.Writer, printable(line))
 		}
 	}
 	return nil
