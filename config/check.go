@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,10 +39,20 @@ func (l *loader) checkServing(file *File) {
 	}
 }
 
-// checkPorts reports fixed ports that two units would use at the same time.
+// checkPorts reports fixed ports that two units, or a unit and the master, would use at the same time.
 func (l *loader) checkPorts(file *File) {
 	r := l.reader()
 	users := map[int]string{}
+	for _, own := range []struct{ key, address string }{{"listen", file.Listen}, {"metrics", file.Metrics}} {
+		port := localPort(own.address)
+		if port == 0 || file.main.get(own.key).blank() { // a flag may replace the default
+			continue
+		}
+		if other, taken := users[port]; taken {
+			r.conflict(file.main, own.key, "%d is the port of %s too: use another one", port, other)
+		}
+		users[port] = own.key
+	}
 	for i, u := range file.Units {
 		if u.Routing.Port.Mode != PortFixed || !u.Enabled || u.Replicas != 1 || u.Schedule != "" {
 			continue
@@ -49,11 +60,20 @@ func (l *loader) checkPorts(file *File) {
 		port := u.Routing.Port.Number
 		if other, taken := users[port]; taken {
 			r.path = []string{"units", u.Name}
-			r.conflict(file.units[i], "port", "%d is the port of unit %s: use another one, or port: auto", port, other)
+			r.conflict(file.units[i], "port", "%d is the port of %s: use another one, or port: auto", port, other)
 			continue
 		}
-		users[port] = u.Name
+		users[port] = "unit " + u.Name
 	}
+}
+
+// localPort returns the port of an address on which a worker, at 127.0.0.1, cannot listen too; 0 if there is none.
+func localPort(address string) int {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil || !at.Addr().IsUnspecified() && at.Addr() != netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
+		return 0
+	}
+	return int(at.Port())
 }
 
 // checkUnit reports values of a unit that do not fit together.

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
+	"strings"
 
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
@@ -30,7 +33,7 @@ func ThisHost() Host {
 		Root:         os.Geteuid() == 0,
 		Variable:     os.LookupEnv,
 		ReadFile:     func(path string) ([]byte, error) { return safefile.ReadInputUpTo(path, maxSize) },
-		Glob:         filepath.Glob,
+		Glob:         glob,
 		CheckTrusted: safefile.CheckProgram,
 		User: func(name string) error {
 			_, err := user.Lookup(name)
@@ -41,4 +44,18 @@ func ThisHost() Host {
 			return err
 		},
 	}
+}
+
+// glob is [filepath.Glob], but fails if the folder of the files exists and cannot be read: a reload would take units in
+// it for removed ones.
+func glob(pattern string) ([]string, error) {
+	found, err := filepath.Glob(pattern)
+	folder := filepath.Dir(pattern)
+	if err != nil || len(found) > 0 || strings.ContainsAny(folder, "*?[") {
+		return found, err
+	}
+	if _, err := os.ReadDir(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return nil, nil
 }

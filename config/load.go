@@ -115,7 +115,10 @@ func (l *loader) include(file *File) {
 
 // matches returns the files that a pattern matches. A name without wildcards must exist.
 func (l *loader) matches(r *reader, item *node, pattern string) []string {
-	found, err := l.host.Glob(item.at.src.absolute(pattern))
+	if pattern == "" {
+		return nil // it has a fault
+	}
+	found, err := l.host.Glob(filepath.Clean(item.at.src.absolute(pattern)))
 	switch {
 	case err != nil:
 		r.fault(item, "%s: %s", r.quote(item), err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -434,6 +435,25 @@ func TestLoadOfAMissingFile(t *testing.T) {
 	}
 }
 
+// A folder of included files that is there and cannot be read is a fault, and one that is missing is not.
+func TestIncludedFolderThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	path, host := filepath.Join(dir, "hsu.yaml"), ThisHost()
+	host.CheckTrusted = func(string) error { return nil }
+	if err := os.WriteFile(path, []byte("include: [conf.d/*.yaml]\nunits: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path, host); err != nil {
+		t.Errorf("without the folder: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "conf.d"), nil, 0o600); err != nil { // root can read any folder
+		t.Fatal(err)
+	}
+	if _, err := Load(path, host); err == nil || !strings.Contains(err.Error(), "include: ") {
+		t.Errorf("the error is %v, want one about the folder", err)
+	}
+}
+
 // The output of WriteYAML has the same meaning as the file.
 func TestShownFileIsTheSame(t *testing.T) {
 	f := loadExample(t)
@@ -459,7 +479,8 @@ func TestShownFileIsTheSame(t *testing.T) {
 // What is shown of a unit whose output goes to no file has no keys for the rotation of one, which would be faults.
 func TestShownOutputThatIsNoFile(t *testing.T) {
 	for _, to := range []string{"journal", "inherit", "file"} {
-		f := mustLoad(t, "defaults: {log: {keep: 2}}\nunits: {a: {command: [a], log: {to: "+to+"}}, b: {command: [b]}}\n")
+		f := mustLoad(t, "defaults: {log: {keep: 2}}\n"+
+			"units: {a: {command: [a], log: {to: "+to+"}}, b: {command: [b]}}\n")
 		var shown strings.Builder
 		if err := f.WriteYAML(&shown); err != nil {
 			t.Fatal(err)

@@ -74,9 +74,9 @@ func checkConfig(c *cli.Context, path string) error {
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", render.Printable(path),
 		render.Count(len(file.Units), "unit"), render.Count(workers, "worker"))
 	if fault := notStartable(units); fault != nil {
-		fmt.Fprintln(c.App.ErrWriter, "but on this host, these cannot be started:")
+		fmt.Fprintln(c.App.Writer, "but on this host, these cannot be started:")
 		for line := range strings.SplitSeq(fault.Error(), "\n") {
-			fmt.Fprintln(c.App.ErrWriter, render.Printable(line))
+			fmt.Fprintln(c.App.Writer, render.Printable(line))
 		}
 	}
 	return nil

@@ -37,6 +37,9 @@ type composed struct {
 // command imports the command, or the entrypoint if there is no command.
 func (p *composed) command() {
 	line, entrypoint := p.of.Get("command"), p.of.Get("entrypoint")
+	if line != nil && line.Kind == config.TreeList { // that is what entrypoint is for
+		line, entrypoint = nil, line
+	}
 	if line == nil || line.Text == "" {
 		if entrypoint == nil {
 			return // the loader reports it

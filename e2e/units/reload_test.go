@@ -203,3 +203,33 @@ units:
 	m.Stop()
 	s.WantNothingLeft()
 }
+
+// A worker has failed because of the address of its check. When that is corrected, a reload has it tried at once.
+func TestReloadTriesAWorkerWhoseCheckIsMended(t *testing.T) {
+	t.Parallel()
+	const text = `
+units:
+  a:
+    kind: managed
+    command: ["${UNIT}", --port, "{port}"]
+    port: ${FIXED}
+    health: {type: tcp, address: "127.0.0.1:PORT", interval: 1s, timeout: 1s}
+    start: {timeout: 500ms}
+    restart: {budget: {restarts: 0}, retry_failed: 1h}
+`
+	s := newSite(t, map[string]string{"hsu.yaml": strings.ReplaceAll(text, "PORT", "1")})
+	s.environ = []string{"UNIT=" + harness.Programs.Unit, fmt.Sprint("FIXED=", harness.FreePort(t))}
+	m := s.start()
+	s.await("a-0", "has failed", func(w harness.Worker) bool { return w.Status == "failed" })
+	s.reload(0, "nothing has changed")
+	s.await("a-0", "is still failed", func(w harness.Worker) bool { return w.Status == "failed" && w.Incarnation == 1 })
+	m.Kill()
+	m = s.start()
+	s.await("a-0", "is still failed", func(w harness.Worker) bool { return w.Status == "failed" && w.Incarnation == 1 })
+	mended := strings.ReplaceAll(text, "PORT", "{port}")
+	s.write("hsu.yaml", strings.ReplaceAll(mended, "500ms", "30s"))
+	s.reload(0, "a: apply to 1 worker: health, start")
+	s.await("a-0", "runs", func(w harness.Worker) bool { return up(w) && w.Incarnation == 2 })
+	m.Stop()
+	s.WantNothingLeft()
+}

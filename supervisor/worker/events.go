@@ -59,8 +59,9 @@ var statusEvents = map[records.Status]eventKind{
 // whether it is tried again by itself. A reload tries it at once if its unit or its executable has changed, or if its
 // start.before has failed, which shows no change.
 func NextAfterFailure(reason string, retried bool) string {
-	next := `mend it, then "hsu-master reload" if the master has a configuration file; otherwise start the master ` +
-		`with the new executable or other arguments: "hsu-master run", or "systemctl restart hsu-master"`
+	next := `mend it, then "hsu-master worker restart", or "hsu-master reload" if the master has a configuration ` +
+		`file; otherwise start the master with the new executable or other arguments: "hsu-master run", or ` +
+		`"systemctl restart hsu-master"`
 	switch {
 	case failedBefore(reason):
 		return next
