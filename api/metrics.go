@@ -3,13 +3,13 @@ package api
 import (
 	"cmp"
 	"context"
-	"net/http"
+	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
+	"github.com/core-tools/hsu-master/internal/exposition"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/usage"
@@ -32,212 +32,292 @@ type GatewayFigures struct {
 	Queued                     int64
 }
 
-// MetricsHandler serves the metrics of a master at /metrics in the Prometheus format. They contain names,
-// addresses and numbers, and nothing of the content of calls.
-func MetricsHandler(source MetricsSource) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{source})
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Timeout: metricsGather}))
-	return mux
+// reading has the values of one scrape. They are read before anything is written, so that a client that does not read
+// holds memory and nothing else.
+type reading struct {
+	version   string
+	processed int64
+	writable  bool
+	workers   []worker.Info
+	used      []workerUsage // sorted by worker
+	services  []services.ServiceInfo
+	endpoints []endpoint
+	gateway   GatewayFigures
 }
 
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("hsu_master_"+name, help, labels, nil)
+type workerUsage struct {
+	worker string
+	usage.Usage
 }
 
-// endpointLabels are the labels of the metrics of an endpoint. The endpoint label is a worker's id, which stays
-// the same when the worker restarts at another address, or the address of a registered endpoint. The value ""
-// sums up all endpoints that are long gone.
-var endpointLabels = []string{"service", "endpoint"}
+// endpoint is an endpoint of a service, present or gone. Its key is the worker's id, which stays the same when the
+// worker restarts at another address, or the address of a registered endpoint. The key "" stands for all endpoints that
+// are long gone.
+type endpoint struct {
+	service, key string
+	ready        bool
+	*services.Figures
+}
 
-var (
-	descInfo      = describe("info", "What this master is; always 1.", "version")
-	descProcessed = describe("processed_total", "Requests in the durable count, over all masters of this state.")
-	descWritable  = describe("state_writable", "1 where changes can be made durable, else 0.")
+func (s MetricsSource) read(ctx context.Context) *reading {
+	r := &reading{
+		version: s.Version, processed: s.Store.Processed(), writable: s.Store.Writable() == nil,
+		workers: s.Workers(), services: s.Services(), gateway: s.Gateway(),
+	}
+	if s.Usage != nil {
+		byWorker := s.Usage(ctx)
+		r.used = make([]workerUsage, 0, len(byWorker))
+		for _, id := range slices.Sorted(maps.Keys(byWorker)) {
+			r.used = append(r.used, workerUsage{id, byWorker[id]})
+		}
+	}
+	for i := range r.services {
+		r.endpoints = appendEndpoints(r.endpoints, &r.services[i])
+	}
+	return r
+}
 
-	descWorkers  = describe("workers", "Workers by status.", "status")
-	descReady    = describe("worker_ready", "1 where requests may go to the worker, else 0.", "worker")
-	descRestarts = describe("worker_restarts_total",
-		"Restarts of the worker by policy, over all masters of this state.", "worker")
-	descCheck = describe("worker_check_passed",
+func appendEndpoints(list []endpoint, s *services.ServiceInfo) []endpoint {
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		list = append(list, endpoint{s.Name, cmp.Or(e.Worker, e.Address), e.Ready && e.EjectedFor == 0, &e.Figures})
+	}
+	// The counters of an endpoint that is gone are kept, so that no counter decreases.
+	for _, key := range slices.Sorted(maps.Keys(s.Gone)) {
+		figures := s.Gone[key]
+		list = append(list, endpoint{s.Name, key, false, &figures})
+	}
+	if s.Past != (services.Figures{}) {
+		list = append(list, endpoint{s.Name, "", false, &s.Past})
+	}
+	return list
+}
+
+// writeTo writes all metrics. They contain names, addresses and numbers, and nothing of the content of calls.
+func (r *reading) writeTo(out io.Writer) error {
+	w := exposition.NewWriter(out)
+	for _, m := range metrics {
+		w.Begin(m.family)
+		m.write(w, r)
+	}
+	return w.Close()
+}
+
+// metric is a family with the function that writes its samples.
+type metric struct {
+	family *exposition.Family
+	write  func(*exposition.Writer, *reading)
+}
+
+// metrics are all metrics, in the order in which they are written.
+var metrics = slices.Concat(metricsOfMaster, metricsOfWorkers, metricsOfChecks, metricsOfUsage, metricsOfCalls)
+
+func gauge(name, help string, labels ...string) *exposition.Family {
+	return exposition.NewGauge("hsu_master_"+name, help, labels...)
+}
+
+func total(name, help string, labels ...string) *exposition.Family {
+	return exposition.NewCounter("hsu_master_"+name+"_total", help, labels...)
+}
+
+var metricsOfMaster = []metric{
+	{gauge("info", "What this master is; always 1.", "version"), func(w *exposition.Writer, r *reading) {
+		w.Sample(1, r.version)
+	}},
+	single(total("processed", "Requests in the durable count, over all masters of this state."),
+		func(r *reading) float64 { return float64(r.processed) }),
+	single(gauge("state_writable", "1 where changes can be made durable, else 0."),
+		func(r *reading) float64 { return yes(r.writable) }),
+	single(gauge("gateway_client_connections", "Connections of clients that are open."),
+		func(r *reading) float64 { return float64(r.gateway.Clients) }),
+	single(gauge("gateway_backend_connections", "Connections to endpoints that are open."),
+		func(r *reading) float64 { return float64(r.gateway.Backends) }),
+	single(gauge("gateway_streams", "Calls under way through the gateway."),
+		func(r *reading) float64 { return float64(r.gateway.Streams) }),
+	single(gauge("gateway_queued_bytes", "Bytes that wait for a client or an endpoint to take them."),
+		func(r *reading) float64 { return float64(r.gateway.Queued) }),
+}
+
+func single(f *exposition.Family, value func(*reading) float64) metric {
+	return metric{f, func(w *exposition.Writer, r *reading) { w.Sample(value(r)) }}
+}
+
+var metricsOfWorkers = []metric{
+	{gauge("workers", "Workers by status.", "status"), writeStatuses},
+	perWorker(gauge("worker_ready", "1 where requests may go to the worker, else 0.", "worker"),
+		func(i *worker.Info) (float64, bool) { return yes(i.Ready), true }),
+	perWorker(total("worker_restarts", "Restarts of the worker by policy, over all masters of this state.", "worker"),
+		func(i *worker.Info) (float64, bool) { return float64(i.Restarts), true }),
+	perWorker(gauge("worker_due_timestamp_seconds",
+		"When the worker is run next by its schedule, in Unix time.", "worker"),
+		func(i *worker.Info) (float64, bool) {
+			if i.Due == nil {
+				return 0, false
+			}
+			return unixTime(i.Due.Next), true
+		}),
+	perWorker(gauge("worker_last_due_timestamp_seconds",
+		"The last due time of the worker's schedule that was run, skipped or missed, in Unix time.", "worker"),
+		func(i *worker.Info) (float64, bool) {
+			if i.Due == nil || i.Due.Last.IsZero() {
+				return 0, false
+			}
+			return unixTime(i.Due.Last), true
+		}),
+}
+
+// perWorker returns a metric with a value for each worker for which the function returns true.
+func perWorker(f *exposition.Family, value func(*worker.Info) (float64, bool)) metric {
+	return metric{f, func(w *exposition.Writer, r *reading) {
+		for i := range r.workers {
+			if v, ok := value(&r.workers[i]); ok {
+				w.Sample(v, r.workers[i].ID)
+			}
+		}
+	}}
+}
+
+// statuses are those that have a sample even if no worker has them.
+var statuses = []records.Status{
+	records.StatusAbsent, records.StatusBackoff, records.StatusCompleted, records.StatusFailed, records.StatusRunning,
+	records.StatusScheduled, records.StatusStarting, records.StatusStopped, records.StatusStopping,
+	records.StatusUnhealthy, records.StatusWaiting,
+}
+
+func writeStatuses(w *exposition.Writer, r *reading) {
+	numbers := make(map[records.Status]int, len(statuses))
+	for _, status := range statuses {
+		numbers[status] = 0
+	}
+	for i := range r.workers {
+		numbers[r.workers[i].Status]++
+	}
+	for _, status := range slices.Sorted(maps.Keys(numbers)) {
+		w.Sample(float64(numbers[status]), string(status))
+	}
+}
+
+var metricsOfChecks = []metric{
+	perCheck(gauge("worker_check_passed",
 		"1 where the worker passed its last check, else 0; 0 also while a start waits for its first answer.",
-		"worker", "check", "probe")
-	descChecked = describe("worker_check_timestamp_seconds",
-		"When the worker was checked last, in Unix time.", "worker", "check")
-	descCheckDue = describe("worker_check_due_timestamp_seconds",
-		"When the worker is checked next, in Unix time.", "worker", "check")
-
-	descResident = describe("worker_resident_memory_bytes",
-		"Resident memory of the worker's processes; a page that several share counts for each.", "worker")
-	descCPU = describe("worker_cpu_seconds_total",
-		"Processor time that the worker's processes have used since its start.", "worker")
-	descFiles = describe("worker_open_fds",
-		"Open descriptors of the worker's processes.", "worker")
-	descThreads = describe("worker_threads",
-		"Threads of the worker's processes.", "worker")
-	descProcesses = describe("worker_processes",
-		"Processes of the worker: its own, and their descendants.", "worker")
-
-	descDue = describe("worker_due_timestamp_seconds",
-		"When the worker is run next by its schedule, in Unix time.", "worker")
-	descLastDue = describe("worker_last_due_timestamp_seconds",
-		"The last due time of the worker's schedule that was run, skipped or missed, in Unix time.", "worker")
-
-	descClients  = describe("gateway_client_connections", "Connections of clients that are open.")
-	descBackends = describe("gateway_backend_connections", "Connections to endpoints that are open.")
-	descStreams  = describe("gateway_streams", "Calls under way through the gateway.")
-	descQueued   = describe("gateway_queued_bytes", "Bytes that wait for a client or an endpoint to take them.")
-
-	descWaiting = describe("service_waiting",
-		"Calls that wait for an endpoint to become ready.", "service")
-	descCalls = describe("calls_total",
-		"Calls that have ended at the endpoint; not those that it cannot have seen.", endpointLabels...)
-	descInFlight = describe("calls_in_flight",
-		"Calls under way at the endpoint.", endpointLabels...)
-	descFailures = describe("call_failures_total",
-		"Calls that ended with a gRPC status other than OK (0).", append(endpointLabels, "code")...)
-	descRetries = describe("call_retries_total",
-		"Calls that went on to another endpoint.", endpointLabels...)
-	descEjections = describe("endpoint_ejections_total",
-		"Times that the endpoint was taken out for failing again and again.", endpointLabels...)
-	descUp = describe("endpoint_ready",
-		"1 where the endpoint is ready and not ejected, else 0.", endpointLabels...)
-	descLatency = describe("call_duration_seconds",
-		"How long calls took at the endpoint.", endpointLabels...)
-)
-
-// collector reads all values at each scrape instead of keeping counters of its own.
-type collector struct{ MetricsSource }
-
-// Describe sends no descriptors: the set of endpoints changes. The registry then checks the metrics at each
-// scrape.
-func (c collector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect sends all metrics.
-func (c collector) Collect(out chan<- prometheus.Metric) {
-	m := metrics(out)
-	m.gauge(descInfo, 1, c.Version)
-	m.count(descProcessed, float64(c.Store.Processed()))
-	m.gauge(descWritable, yes(c.Store.Writable() == nil))
-
-	m.workers(c.Workers())
-	if c.Usage != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), metricsGather)
-		defer cancel()
-		m.usage(c.Usage(ctx))
-	}
-
-	gateway := c.Gateway()
-	m.gauge(descClients, float64(gateway.Clients))
-	m.gauge(descBackends, float64(gateway.Backends))
-	m.gauge(descStreams, float64(gateway.Streams))
-	m.gauge(descQueued, float64(gateway.Queued))
-
-	m.services(c.Services())
+		"check", "probe", "worker"),
+		func(w *exposition.Writer, i *worker.Info, c *worker.CheckInfo) {
+			if !c.At.IsZero() || i.Status == records.StatusStarting { // a start waits for its first answer
+				w.Sample(yes(c.Passed), c.Use, c.Probe, i.ID)
+			}
+		}),
+	perCheck(gauge("worker_check_timestamp_seconds",
+		"When the worker was checked last, in Unix time.", "check", "worker"),
+		func(w *exposition.Writer, i *worker.Info, c *worker.CheckInfo) {
+			if !c.At.IsZero() {
+				w.Sample(unixTime(c.At), c.Use, i.ID)
+			}
+		}),
+	perCheck(gauge("worker_check_due_timestamp_seconds",
+		"When the worker is checked next, in Unix time.", "check", "worker"),
+		func(w *exposition.Writer, i *worker.Info, c *worker.CheckInfo) {
+			if !c.Due.IsZero() {
+				w.Sample(unixTime(c.Due), c.Use, i.ID)
+			}
+		}),
 }
 
-// metrics takes the metrics of one scrape.
-type metrics chan<- prometheus.Metric
-
-func (m metrics) gauge(desc *prometheus.Desc, value float64, labels ...string) {
-	m <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-}
-
-func (m metrics) count(desc *prometheus.Desc, value float64, labels ...string) {
-	m <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
-}
-
-func (m metrics) workers(workers []worker.Info) {
-	statuses := map[records.Status]int{
-		records.StatusStarting: 0, records.StatusRunning: 0, records.StatusUnhealthy: 0, records.StatusStopping: 0,
-		records.StatusStopped: 0, records.StatusBackoff: 0, records.StatusFailed: 0, records.StatusCompleted: 0,
-		records.StatusWaiting: 0, records.StatusScheduled: 0, records.StatusAbsent: 0,
-	}
-	for _, w := range workers {
-		statuses[w.Status]++
-		m.gauge(descReady, yes(w.Ready), w.ID)
-		m.count(descRestarts, float64(w.Restarts), w.ID)
-		if w.Due != nil {
-			m.gauge(descDue, unixTime(w.Due.Next), w.ID)
-			if !w.Due.Last.IsZero() {
-				m.gauge(descLastDue, unixTime(w.Due.Last), w.ID)
+func perCheck(f *exposition.Family, write func(*exposition.Writer, *worker.Info, *worker.CheckInfo)) metric {
+	return metric{f, func(w *exposition.Writer, r *reading) {
+		for i := range r.workers {
+			info := &r.workers[i]
+			for c := range info.Checks {
+				write(w, info, &info.Checks[c])
 			}
 		}
-		for _, check := range w.Checks {
-			if !check.At.IsZero() || w.Status == records.StatusStarting { // a start waits for its first answer
-				m.gauge(descCheck, yes(check.Passed), w.ID, check.Use, sendable(check.Probe))
-			}
-			if !check.At.IsZero() {
-				m.gauge(descChecked, unixTime(check.At), w.ID, check.Use)
-			}
-			if !check.Due.IsZero() {
-				m.gauge(descCheckDue, unixTime(check.Due), w.ID, check.Use)
+	}}
+}
+
+var metricsOfUsage = []metric{
+	perUsage(gauge("worker_resident_memory_bytes",
+		"Resident memory of the worker's processes; a page that several share counts for each.", "worker"),
+		func(u *workerUsage) (float64, bool) { return float64(u.Resident), true }),
+	perUsage(total("worker_cpu_seconds",
+		"Processor time that the worker's processes have used since its start.", "worker"),
+		func(u *workerUsage) (float64, bool) { return u.CPU.Seconds(), true }),
+	perUsage(gauge("worker_open_fds", "Open descriptors of the worker's processes.", "worker"),
+		func(u *workerUsage) (float64, bool) { return float64(u.Files), u.Files >= 0 }),
+	perUsage(gauge("worker_threads", "Threads of the worker's processes.", "worker"),
+		func(u *workerUsage) (float64, bool) { return float64(u.Threads), true }),
+	perUsage(gauge("worker_processes", "Processes of the worker: its own, and their descendants.", "worker"),
+		func(u *workerUsage) (float64, bool) { return float64(u.Processes), true }),
+}
+
+func perUsage(f *exposition.Family, value func(*workerUsage) (float64, bool)) metric {
+	return metric{f, func(w *exposition.Writer, r *reading) {
+		for i := range r.used {
+			if v, ok := value(&r.used[i]); ok {
+				w.Sample(v, r.used[i].worker)
 			}
 		}
-	}
-	for status, n := range statuses {
-		m.gauge(descWorkers, float64(n), string(status))
+	}}
+}
+
+var metricsOfCalls = []metric{
+	{gauge("service_waiting", "Calls that wait for an endpoint to become ready.", "service"), writeWaiting},
+	perEndpoint(gauge("endpoint_ready", "1 where the endpoint is ready and not ejected, else 0.", "endpoint", "service"),
+		func(w *exposition.Writer, e *endpoint) {
+			if e.key != "" {
+				w.Sample(yes(e.ready), e.key, e.service)
+			}
+		}),
+	perEndpoint(gauge("calls_in_flight", "Calls under way at the endpoint.", "endpoint", "service"),
+		func(w *exposition.Writer, e *endpoint) { w.Sample(float64(e.InFlight), e.key, e.service) }),
+	perEndpoint(total("calls",
+		"Calls that have ended at the endpoint; not those that it cannot have seen.", "endpoint", "service"),
+		func(w *exposition.Writer, e *endpoint) { w.Sample(float64(e.Calls), e.key, e.service) }),
+	perEndpoint(total("call_failures",
+		"Calls that ended with a gRPC status other than OK (0).", "code", "endpoint", "service"), writeFailures),
+	perEndpoint(total("call_retries", "Calls that went on to another endpoint.", "endpoint", "service"),
+		func(w *exposition.Writer, e *endpoint) { w.Sample(float64(e.Retries), e.key, e.service) }),
+	perEndpoint(total("endpoint_ejections",
+		"Times that the endpoint was taken out for failing again and again.", "endpoint", "service"),
+		func(w *exposition.Writer, e *endpoint) { w.Sample(float64(e.Ejections), e.key, e.service) }),
+	perEndpoint(exposition.NewHistogram("hsu_master_call_duration_seconds",
+		"How long calls took at the endpoint. An endpoint has it from its first call on.",
+		latencyBounds(), "endpoint", "service"), writeLatency),
+}
+
+func perEndpoint(f *exposition.Family, write func(*exposition.Writer, *endpoint)) metric {
+	return metric{f, func(w *exposition.Writer, r *reading) {
+		for i := range r.endpoints {
+			write(w, &r.endpoints[i])
+		}
+	}}
+}
+
+func writeWaiting(w *exposition.Writer, r *reading) {
+	for i := range r.services {
+		w.Sample(float64(r.services[i].Waiting), r.services[i].Name)
 	}
 }
 
-// usage sends what each worker uses.
-func (m metrics) usage(byWorker map[string]usage.Usage) {
-	for id, u := range byWorker {
-		m.gauge(descResident, float64(u.Resident), id)
-		m.count(descCPU, u.CPU.Seconds(), id)
-		m.gauge(descThreads, float64(u.Threads), id)
-		m.gauge(descProcesses, float64(u.Processes), id)
-		if u.Files >= 0 {
-			m.gauge(descFiles, float64(u.Files), id)
-		}
-	}
-}
-
-func (m metrics) services(offered []services.ServiceInfo) {
-	for _, s := range offered {
-		m.gauge(descWaiting, float64(s.Waiting), s.Name)
-		for _, e := range s.Endpoints {
-			labels := []string{s.Name, cmp.Or(e.Worker, e.Address)}
-			m.gauge(descUp, yes(e.Ready && e.EjectedFor == 0), labels...)
-			m.calls(e.Figures, labels)
-		}
-		// The counters of an endpoint that is gone are kept, so that no counter decreases.
-		for key, figures := range s.Gone {
-			labels := []string{s.Name, key}
-			m.gauge(descUp, 0, labels...)
-			m.calls(figures, labels)
-		}
-		if s.Past != (services.Figures{}) {
-			m.calls(s.Past, []string{s.Name, ""})
-		}
-	}
-}
-
-func (m metrics) calls(f services.Figures, labels []string) {
-	m.gauge(descInFlight, float64(f.InFlight), labels...)
-	m.count(descCalls, float64(f.Calls), labels...)
-	m.count(descRetries, float64(f.Retries), labels...)
-	m.count(descEjections, float64(f.Ejections), labels...)
-	for code, n := range f.Failures {
+func writeFailures(w *exposition.Writer, e *endpoint) {
+	for code, n := range e.Failures {
 		if n > 0 {
-			m.count(descFailures, float64(n), append(labels, strconv.Itoa(code))...)
+			w.Sample(float64(n), strconv.Itoa(code), e.key, e.service)
 		}
 	}
-	m <- histogram(f.Latency, labels)
 }
 
-func histogram(l services.Latency, labels []string) prometheus.Metric {
-	buckets := make(map[float64]uint64)
-	var sum uint64
-	bounds := services.Bounds()
-	for i, n := range l.Counts {
-		sum += n
-		if i < len(bounds) {
-			buckets[bounds[i].Seconds()] = sum
-		}
+// writeLatency writes nothing of an endpoint that has had no call: its buckets would be more than half of the text.
+func writeLatency(w *exposition.Writer, e *endpoint) {
+	if e.Calls > 0 {
+		w.Histogram(e.Latency.Counts[:], e.Latency.Sum.Seconds(), e.key, e.service)
 	}
-	return prometheus.MustNewConstHistogram(descLatency, sum, l.Sum.Seconds(), buckets, labels...)
+}
+
+func latencyBounds() []float64 {
+	var bounds []float64
+	for _, bound := range services.Bounds() {
+		bounds = append(bounds, bound.Seconds())
+	}
+	return bounds
 }
 
 func yes(b bool) float64 {

@@ -1,24 +1,66 @@
 package api
 
 import (
+	"compress/gzip"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"github.com/core-tools/hsu-master/internal/exposition"
 )
 
-// Limits on the resources that metrics clients can use. A response is held in memory until the client has read
-// all of it. It has a line for each service, endpoint and status.
+// Limits on the resources that metrics clients can use. The values of a response, and a piece of its text, are held in
+// memory until the client has read all of it. It has lines for each worker, service, endpoint and status.
 const (
 	metricsAnswers = 4                // responses at a time; further requests are refused with 503
 	metricsConns   = 32               // connections at a time; further ones wait until one closes
 	metricsGather  = 10 * time.Second // limit for collecting the metrics
 	metricsIdle    = 30 * time.Second // limit between two requests on a connection
 )
+
+// MetricsHandler serves the metrics of a master at /metrics in the Prometheus format.
+func MetricsHandler(source MetricsSource) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), metricsGather)
+		values := source.read(ctx)
+		cancel()
+		w.Header().Set("Content-Type", exposition.ContentType)
+		if !wantsGzip(r) {
+			_ = values.writeTo(w) // it fails only if the client does not read
+			return
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		compressed, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // a valid level
+		_ = errors.Join(values.writeTo(compressed), compressed.Close())
+	})
+	return mux
+}
+
+// wantsGzip reports whether the client accepts compressed text and is on another host. On this one there is no network
+// to save, and compressing takes longer than all the rest.
+func wantsGzip(r *http.Request) bool {
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || from.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	for coding := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+		name, weight, _ := strings.Cut(coding, ";")
+		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			text, weighted := strings.CutPrefix(strings.TrimSpace(weight), "q=")
+			q, err := strconv.ParseFloat(text, 64)
+			return !weighted || err == nil && q > 0
+		}
+	}
+	return false
+}
 
 // MetricsServer serves metrics at /metrics. Only Source must be set.
 type MetricsServer struct {

@@ -8,9 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -36,11 +33,7 @@ func TestMetricsTellOfUsage(t *testing.T) {
 		Services: func() []services.ServiceInfo { return nil },
 		Gateway:  func() GatewayFigures { return GatewayFigures{} },
 	}
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(collector{source})
-	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
-		t.Errorf("problems: %v, %v", problems, err)
-	}
+	lint(t, source)
 	recorder := httptest.NewRecorder()
 	MetricsHandler(source).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, line := range []string{

@@ -783,6 +783,7 @@ func startUnits(t *testing.T, world *fakeOS, db *store.DB, units ...unit.Spec) *
 			}
 		}
 	}
+	s.rotate = s.env.Rotator.Serve // in a bubble, waiting for the kernel would stop the time
 	if world.unrotated {
 		s.rotate = func(ctx context.Context) { <-ctx.Done() }
 	}

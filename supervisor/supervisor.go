@@ -162,7 +162,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	if s.env, err = s.newEnv(checks, secrets); err != nil {
 		return nil, err
 	}
-	s.rotate = s.env.Rotator.Serve
+	s.rotate = s.env.Rotator.ServeAwaiting
 	s.watched = s.newWatched(checks)
 	s.meter = usage.NewMeter(s.set.subjects, func(
 		ctx context.Context, subjects []launcher.Subject,

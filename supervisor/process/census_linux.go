@@ -25,13 +25,18 @@ type census struct {
 	opens map[identity.FileID][]int // the users that have a regular file open
 }
 
+// names reports whether a process has the token.
+func (c *census) names(token string) bool {
+	return slices.ContainsFunc(c.holders, func(h Holder) bool { return h.Token == token })
+}
+
 // all returns the stat of every user process. It reads them on the first call, because that costs more than the
 // rest of the pass.
 func (c *census) all() map[int]procfs.Stat {
 	c.stats.Do(func() {
 		c.userStats = make(map[int]procfs.Stat, len(c.users))
 		for _, pid := range c.users {
-			if s, err := procfs.ReadStat(pid); err == nil {
+			if s, err := procfs.ReadStat(pid); err == nil && (!s.Ended() || s.Threads > 1) { // else it has ended
 				c.userStats[pid] = s
 			}
 		}

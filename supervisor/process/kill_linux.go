@@ -51,7 +51,7 @@ func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
 func (f Family) gone(ctx context.Context) (bool, error) {
 	if (f.Main == nil || !f.Main.alive()) && !f.leaseMayBeHeld() &&
 		(f.Cgroup == "" || len(cgroup.Members(f.Cgroup)) == 0) {
-		if tokens, err := sighted.Answer(ctx); err != nil || !tokens[f.Token] {
+		if c, err := sighted.Answer(ctx); err != nil || f.Token == "" || !c.names(f.Token) {
 			return err == nil, err
 		}
 	}

@@ -18,12 +18,13 @@ import (
 )
 
 // Measure returns what each of the families uses, from one pass over all processes. It finds an instance by Session and
-// StartTicks, its other members as [Family.Members] does. A family without a member that can be seen has no Processes.
+// StartTicks, its other members as [Family.Members] does, but reads the environment of a process only the first time. A
+// family without a member that can be seen has no Processes.
 func Measure(ctx context.Context, families []Family) ([]Resources, error) {
 	if len(families) == 0 {
 		return nil, nil
 	}
-	c, err := shared.Answer(ctx)
+	c, err := sighted.Answer(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read what processes use: %w", err)
 	}
@@ -93,7 +94,7 @@ func countFiles(pid int, buf *[]byte) (int, bool) {
 }
 
 // assign returns the members of each family. It looks for holders of a lease only among the processes that belong to no
-// family by other evidence.
+// family by other evidence, and reads the descriptors of each of them once.
 func (c *census) assign(families []Family, buf *[]byte) [][]candidate {
 	stats, spared := c.all(), ourselves()
 	roots := c.roots(families)
@@ -105,11 +106,13 @@ func (c *census) assign(families []Family, buf *[]byte) [][]candidate {
 		}
 	}
 	leases := leasesOf(families)
+	seenFiles.keep(stats)
 	for _, pid := range c.users {
-		if s, lives := stats[pid]; !lives || known[pid] || spared[pid] || !leases.mayHold(s) {
+		s, lives := stats[pid]
+		if !lives || known[pid] || spared[pid] || !leases.mayHold(s) {
 			continue
 		}
-		i, ok := leases.holder(pid, families, buf)
+		i, ok := leases.holder(pid, s, families, buf)
 		if !ok {
 			continue
 		}
@@ -168,16 +171,8 @@ func leasesOf(families []Family) leases {
 func (l leases) mayHold(s procfs.Stat) bool { return s.StartTicks >= l.earliest || l.sessions[s.SID] }
 
 // holder returns the family whose lease a process holds.
-func (l leases) holder(pid int, families []Family, buf *[]byte) (family int, found bool) {
-	folder, open, err := procfs.Descriptors(pid, buf)
-	if err != nil {
-		return 0, false
-	}
-	for _, n := range open {
-		id, _, ok := procfs.FileBehind(folder + "/fd/" + strconv.Itoa(n))
-		if !ok {
-			continue
-		}
+func (l leases) holder(pid int, s procfs.Stat, families []Family, buf *[]byte) (family int, found bool) {
+	for _, id := range seenFiles.of(pid, s, buf) {
 		if i, ok := l.families[id]; ok && memberByLease(pid, families[i], buf) {
 			return i, true
 		}

@@ -1,8 +1,10 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -117,6 +119,59 @@ func TestMeasureOfAnEndedFamilyIsEmpty(t *testing.T) {
 	used := measure(t, dead.unopened(), living.unopened(), Family{})
 	if used[0] != (Resources{}) || used[1].Processes != 1 || used[2] != (Resources{}) {
 		t.Errorf("%+v, want that of the second alone", used)
+	}
+}
+
+// The descriptors of a process that belongs to no family by other evidence than its lease are read once.
+func TestMeasureReadsDescriptorsOnce(t *testing.T) {
+	w := startWorker(t, "leave", "clear", "sleep")
+	pid := w.expectPID(t, "ready")
+	waitDone(t, w.Process)
+	w.Exit()
+	s, err := procfs.ReadStat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string, want int) {
+		t.Helper()
+		if used := measure(t, w.unopened())[0]; used.Processes != want {
+			t.Errorf("%s: %+v, want %d processes", when, used, want)
+		}
+	}
+	check("first", 1)
+	check("again", 1)
+	seenFiles.known[pid] = filesOf{start: s.StartTicks}
+	check("with no file remembered", 0)
+	seenFiles.keep(map[int]procfs.Stat{pid: {StartTicks: s.StartTicks}})
+	check("while it lives", 0)
+	seenFiles.keep(map[int]procfs.Stat{pid: {StartTicks: s.StartTicks + 1}})
+	check("as another process", 1)
+}
+
+// A process that was measured is not measured any more when it has ended, before its parent has reaped it.
+func TestMeasureOfAProcessThatHasEndedSince(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(cmd.Process.Kill(), cmd.Wait()) })
+	pid := cmd.Process.Pid
+	s, err := procfs.ReadStat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	family := Family{Session: pid, StartTicks: s.StartTicks}
+	if used := measure(t, family)[0]; used.Processes != 1 {
+		t.Errorf("%+v, want one process", used)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if used := measure(t, family)[0]; used != (Resources{}) {
+		t.Errorf("%+v of a process that has ended", used)
 	}
 }
 

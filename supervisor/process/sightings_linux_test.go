@@ -97,10 +97,10 @@ func TestSightingsDuringStarts(t *testing.T) {
 	for range 20 {
 		w := startWorker(t, "sleep")
 		ctx, cancel := testDeadline()
-		tokens, err := s.Answer(ctx)
+		seen, err := s.Answer(ctx)
 		cancel()
-		if err != nil || !tokens[w.family.Token] {
-			t.Fatalf("the token of process %d is seen: %t, %v", w.PID(), tokens[w.family.Token], err)
+		if err != nil || !seen.names(w.family.Token) {
+			t.Fatalf("the token of process %d is not seen: %v", w.PID(), err)
 		}
 	}
 }
@@ -109,9 +109,13 @@ func tokensOf(t *testing.T, s *sightings) map[string]bool {
 	t.Helper()
 	ctx, cancel := testDeadline()
 	defer cancel()
-	tokens, err := s.tokens(ctx)
+	seen, err := s.census(ctx)
 	if err != nil {
 		t.Fatal(err)
+	}
+	tokens := make(map[string]bool)
+	for _, h := range seen.holders {
+		tokens[h.Token] = true
 	}
 	return tokens
 }

@@ -62,6 +62,7 @@ type Rotator struct {
 	// offsets are those of the logs, for readers in this process.
 	offsets *offsets.Tables
 	untidy  chan struct{} // has room for one: there is something in dirty
+	alarms  *alarms       // of ServeAwaiting, nil otherwise
 
 	mu    sync.Mutex
 	logs  map[string]Log  // by worker
@@ -143,35 +144,62 @@ const (
 	quickest   = 100 * time.Millisecond
 	slowest    = time.Second
 	idle       = 500 * time.Millisecond // of a log that does not grow
+	watched    = time.Minute            // of a log whose next change is reported
 	fastWriter = 50 << 20               // bytes a second
 )
+
+// quietLooks is the number of looks in a row without a change after which the next change is awaited instead: looking at
+// the logs of idle workers would cost half as much as checking their health, and awaiting every line of a log that grows
+// slowly would cost more.
+const quietLooks = 20
+
+// ServeAwaiting is Serve, but awaits the next change of a log that is quiet instead of looking at it.
+func (r *Rotator) ServeAwaiting(ctx context.Context) {
+	r.alarms = newAlarms()
+	defer r.alarms.close()
+	r.Serve(ctx)
+}
 
 // Serve completes the rotations that an earlier master began, and rotates logs until ctx ends.
 func (r *Rotator) Serve(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.tidyLogs(ctx) })
-	watched := map[string]*watch{}
+	watches := map[string]*watch{}
 	for {
-		wait := r.look(ctx, watched)
+		wait := r.look(ctx, watches)
 		select {
 		case <-ctx.Done():
 			return
+		case <-r.alarms.rung():
+			wake(watches, r.alarms.take())
 		case <-time.After(wait):
 		}
 	}
 }
 
+// wake makes the looks at the logs of some workers due.
+func wake(watches map[string]*watch, workers []string) {
+	for _, worker := range workers {
+		if w := watches[worker]; w != nil {
+			w.due, w.quiet = time.Time{}, 0
+		}
+	}
+}
+
 // look looks at the logs that are due and returns the time until the next one is.
-func (r *Rotator) look(ctx context.Context, watched map[string]*watch) time.Duration {
+func (r *Rotator) look(ctx context.Context, watches map[string]*watch) time.Duration {
 	current := r.list()
-	maps.DeleteFunc(watched, func(worker string, w *watch) bool { return current[worker].Path != w.path })
+	maps.DeleteFunc(watches, func(worker string, w *watch) bool { return current[worker].Path != w.path })
 	next := slowest
 	for worker, l := range current {
-		w := watched[worker]
+		w := watches[worker]
 		if w == nil {
 			w = &watch{path: l.Path}
-			watched[worker] = w
+			watches[worker] = w
+		}
+		if w.put != l.put { // the policy may be another one
+			w.put, w.due, w.quiet = l.put, time.Time{}, 0
 		}
 		if now := time.Now(); !now.Add(fastest).Before(w.due) {
 			w.due = time.Now().Add(r.visit(ctx, worker, l, w))
@@ -235,6 +263,8 @@ type watch struct {
 	enough    int64       // do not rotate below this size: no line ends early enough
 	failures  int         // in a row
 	lost      int         // the put of the log that was reported as lost, 0 if it is not lost
+	put       int         // the put of the log at the last look
+	quiet     int         // looks in a row without a change
 }
 
 // visit looks at a log, rotates it if it is large, and returns the time until the next look.
@@ -242,7 +272,7 @@ func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) tim
 	info, err := os.Lstat(l.Path)
 	r.findLost(ctx, worker, l, w, info)
 	if errors.Is(err, fs.ErrNotExist) {
-		*w = watch{path: l.Path, lost: w.lost}
+		*w = watch{path: l.Path, lost: w.lost, put: w.put}
 		return untilFull(0, 0, l.Policy)
 	}
 	rate := 0.0
@@ -260,6 +290,9 @@ func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) tim
 	switch {
 	case err == nil:
 		w.failures = 0
+		if w.quiet >= quietLooks && r.awaitChange(worker, w) {
+			return watched
+		}
 		return untilFull(w.left(l.Policy), rate, l.Policy)
 	case ctx.Err() != nil:
 		return slowest
@@ -270,6 +303,16 @@ func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) tim
 		r.report(ctx, Event{Kind: Failed, Worker: worker, Path: l.Path, Err: err})
 	}
 	return min(time.Minute, time.Second<<min(w.failures-1, 6))
+}
+
+// awaitChange has the next change of a log reported. It returns false if that is not possible, or if the log has changed
+// since the last look.
+func (r *Rotator) awaitChange(worker string, w *watch) bool {
+	if !r.alarms.watch(worker, w.path) {
+		return false
+	}
+	info, err := os.Lstat(w.path)
+	return err == nil && os.SameFile(info, w.info) && info.Size() == w.info.Size()
 }
 
 // isGone reports whether a log has been removed, which may happen between a look and the rotation that follows.
@@ -296,8 +339,11 @@ func (r *Rotator) findLost(ctx context.Context, worker string, l Log, w *watch, 
 // removed from it.
 func (w *watch) see(info fs.FileInfo, now time.Time) (rate float64, lost int64) {
 	if w.info == nil || !os.SameFile(info, w.info) {
-		*w = watch{path: w.path, failures: w.failures, info: info, at: now, lost: w.lost}
+		*w = watch{path: w.path, failures: w.failures, info: info, at: now, lost: w.lost, put: w.put}
 		return 0, 0
+	}
+	if w.quiet++; info.Size() != w.info.Size() {
+		w.quiet = 0
 	}
 	grown := info.Size() - w.info.Size()
 	if elapsed := now.Sub(w.at).Seconds(); elapsed > 0 {

@@ -1,0 +1,117 @@
+package rotate
+
+import (
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// alarms report the next change of logs that are not looked at meanwhile, by inotify(7). A nil *alarms reports none.
+type alarms struct {
+	inotify *os.File
+	fd      int
+	rang    chan struct{} // has room for one: there is something in changed
+	ended   chan struct{}
+
+	mu      sync.Mutex
+	set     map[int32]string // workers by watch descriptor
+	changed []string         // workers
+}
+
+// newAlarms returns nil if the kernel has no room for them.
+func newAlarms() *alarms {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil
+	}
+	a := &alarms{
+		inotify: os.NewFile(uintptr(fd), "inotify"), fd: fd, rang: make(chan struct{}, 1), ended: make(chan struct{}),
+		set: map[int32]string{},
+	}
+	go a.serve()
+	return a
+}
+
+func (a *alarms) close() {
+	if a != nil {
+		_ = a.inotify.Close()
+		<-a.ended
+	}
+}
+
+// watch has the next change of a log reported, and only that one. It reports whether it will be: a user has a limited
+// number of watches.
+func (a *alarms) watch(worker, path string) bool {
+	if a == nil {
+		return false
+	}
+	// IN_ATTRIB is a removal too, while a process has the file open.
+	const changes = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	watch, err := unix.InotifyAddWatch(a.fd, path, changes|unix.IN_ONESHOT|unix.IN_DONT_FOLLOW)
+	if err != nil {
+		return false
+	}
+	a.set[int32(watch)] = worker //nolint:gosec // the kernel's are of this type
+	return true
+}
+
+// rung returns a channel that receives when logs have changed.
+func (a *alarms) rung() <-chan struct{} {
+	if a == nil {
+		return nil
+	}
+	return a.rang
+}
+
+// take returns the workers whose logs have changed since the last call. They are not watched any more.
+func (a *alarms) take() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changed := a.changed
+	a.changed = nil
+	return changed
+}
+
+func (a *alarms) serve() {
+	defer close(a.ended)
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := a.inotify.Read(buf)
+		if err != nil {
+			return // it is closed
+		}
+		if a.note(buf[:n]) {
+			select {
+			case a.rang <- struct{}{}:
+			default: // an earlier signal is pending
+			}
+		}
+		time.Sleep(quickest) // so that many logs wake this program once
+	}
+}
+
+// note notes the changes in a list of events, and reports whether there are any.
+func (a *alarms) note(events []byte) (any bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(events) >= unix.SizeofInotifyEvent {
+		event := (*unix.InotifyEvent)(unsafe.Pointer(&events[0]))
+		events = events[min(len(events), unix.SizeofInotifyEvent+int(event.Len)):]
+		if worker, found := a.set[event.Wd]; found {
+			delete(a.set, event.Wd)
+			a.changed, any = append(a.changed, worker), true
+		}
+		if event.Mask&unix.IN_Q_OVERFLOW != 0 { // events were dropped
+			for watch, worker := range a.set {
+				delete(a.set, watch)
+				a.changed, any = append(a.changed, worker), true
+			}
+		}
+	}
+	return any
+}
