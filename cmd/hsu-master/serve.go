@@ -39,6 +39,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	})()
 	haveThreads(threadsInHand)
 	defer collectSeldom()()
+	defer forkMore()()
 	if err := process.ShedInherited(); err != nil {
 		log.Warn("inherited descriptors and signals not reset", "error", err)
 	}
