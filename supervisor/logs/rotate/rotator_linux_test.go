@@ -290,7 +290,7 @@ func TestRemovedAfterTheLook(t *testing.T) {
 	r := New(func(_ context.Context, e Event) { t.Errorf("event %+v of a log that was removed", e) }, &offsets.Tables{})
 	removing := func() bool { return os.Remove(path) == nil && false } // asked after the look, before the rotation
 	w := &watch{path: path, info: info, lost: 1}
-	if wait := r.visit(t.Context(), "w", Log{Path: path, Lost: removing}, w); wait != fastest {
+	if wait := r.visit(t.Context(), "w", Log{Path: path, Lost: removing}, w, folders{}); wait != fastest {
 		t.Errorf("the next look is after %s, want %s", wait, fastest)
 	}
 }
