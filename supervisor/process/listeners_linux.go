@@ -44,6 +44,17 @@ func (f Family) listensOn(ctx context.Context) ([]int, error) {
 	return slices.Sorted(maps.Keys(ours)), nil
 }
 
+// Listening returns a function that reports whether a process listens on a TCP port of this network namespace, on any
+// address. It misses a listener only if others have just been closed. It fails if the kernel cannot be asked for all
+// listeners at once.
+func Listening() (listens func(port int) bool, err error) {
+	table, err := readListenerTable()
+	if err != nil {
+		return nil, fmt.Errorf("list the listeners: %w", err)
+	}
+	return func(port int) bool { return len(table.on[port]) > 0 }, nil
+}
+
 func (f Family) hasToken(pid int, buf *[]byte) bool {
 	environ, state := readEnviron(pid, buf)
 	if f.Token == "" || state != environRead {

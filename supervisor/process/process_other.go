@@ -45,6 +45,11 @@ func ClaimPort(int) (*Reservation, error) { return nil, unsupported("reserve a p
 // Close releases the port.
 func (*Reservation) Close() error { return nil }
 
+// Listening is not possible here.
+func Listening() (listens func(port int) bool, err error) {
+	return nil, unsupported("list the listeners")
+}
+
 // InheritsOrphans reports whether this process becomes the parent of orphans.
 func InheritsOrphans() bool { return false }
 
