@@ -54,18 +54,13 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 			return err
 		}
 	}
-	if err := s.changes.recordStart(ctx, units); err != nil {
+	workers, err := newWorkers(s, slots, func() error { return s.changes.recordStart(ctx, units) })
+	if err != nil {
 		return fmt.Errorf("record the units: %w", err)
 	}
 	s.sweepStrays(work, strays)
-	workers := make([]*worker.Worker, 0, len(slots))
-	for _, slot := range slots {
-		w := worker.New(&s.env, slot)
+	for _, w := range workers {
 		w.Hear(sockets)
-		workers = append(workers, w)
-		if slot.State.Retired {
-			s.set.retired = append(s.set.retired, w)
-		}
 	}
 	s.set.put(workers)
 	s.watched.Restore(snap.Workers)
@@ -79,6 +74,22 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	}
 	awaitRecovered(ctx, workers)
 	return nil
+}
+
+// newWorkers makes the workers of the slots, which do nothing until they serve, while the units are being recorded. It
+// fails if that fails.
+func newWorkers(s *Supervisor, slots []recovery.Slot, record func() error) ([]*worker.Worker, error) {
+	recorded := make(chan error, 1)
+	go func() { recorded <- record() }()
+	workers := make([]*worker.Worker, 0, len(slots))
+	for _, slot := range slots {
+		w := worker.New(&s.env, slot)
+		workers = append(workers, w)
+		if slot.State.Retired {
+			s.set.retired = append(s.set.retired, w)
+		}
+	}
+	return workers, <-recorded
 }
 
 // readPrograms reads the executables of the units while the processes are scanned, since their hashes are recorded, and

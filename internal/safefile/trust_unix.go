@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -79,8 +80,8 @@ func checkFolder(path string) (exists bool, err error) {
 
 // check checks the components of path, which root and a user may own, and returns the last one.
 func check(path string, user uint32) (component, error) {
-	last, err := walk(path, user)
-	if err != nil {
+	last, links, err := walk(path, user)
+	if err != nil || links == 0 {
 		return last, err
 	}
 	end, err := status("stat", syscall.Stat, path)
@@ -98,7 +99,7 @@ func check(path string, user uint32) (component, error) {
 // so that everyone can take the name when the file is removed.
 func CheckEntry(path string) (sticky bool, err error) {
 	user := os.Geteuid()
-	folder, err := walk(filepath.Dir(path), uint32(user)) //nolint:gosec // a UID has 32 bits
+	folder, _, err := walk(filepath.Dir(path), uint32(user)) //nolint:gosec // a UID has 32 bits
 	if e, replaceable := errors.AsType[*ReplaceableError](err); replaceable && !rootIsUnmapped() {
 		return false, fmt.Errorf("other users can change %s (owner %d, mode %s): "+
 			"choose a folder that only root and user %d can change", e.Path, e.Owner, e.Mode, user)
@@ -157,17 +158,17 @@ func status(op string, get func(string, *syscall.Stat_t) error, path string) (st
 	}
 }
 
-// walk follows path as the kernel does, checks every component, and returns the last one.
-func walk(path string, user uint32) (component, error) {
+// walk follows path as the kernel does, checks every component, and returns the last one and the number of links on the
+// way.
+func walk(path string, user uint32) (at component, links int, err error) {
 	if !filepath.IsAbs(path) {
 		here, err := os.Getwd()
 		if err != nil {
-			return component{}, err
+			return component{}, 0, err
 		}
 		path = here + "/" + path // not cleaned: ".." after a link leads elsewhere
 	}
-	at, err := visit("/", user)
-	links := 0
+	at, err = visit("/", user)
 	for rest := names(path); err == nil && len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
@@ -184,7 +185,7 @@ func walk(path string, user uint32) (component, error) {
 			continue
 		}
 		if links++; links > maxLinks {
-			return component{}, &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+			return component{}, links, &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
 		}
 		var target string
 		if target, err = os.Readlink(next.path); err != nil {
@@ -195,7 +196,7 @@ func walk(path string, user uint32) (component, error) {
 			at, err = visit("/", user)
 		}
 	}
-	return at, err
+	return at, links, err
 }
 
 func names(path string) []string {
@@ -249,12 +250,14 @@ func fileMode(c component) fs.FileMode {
 // asRoot reports whether this process has more privileges than the users whose files it may open. Root of a user
 // namespace that does not contain the machine's root has only the privileges of the user that made the namespace.
 func asRoot() bool {
-	if os.Geteuid() != 0 {
-		return false
-	}
+	return os.Geteuid() == 0 && rootOfMachine()
+}
+
+// rootOfMachine reports whether root of this process's user namespace may be the machine's root.
+var rootOfMachine = sync.OnceValue(func() bool {
 	root, err := status("lstat", syscall.Lstat, "/")
 	return err != nil || root.Uid == 0 || mapped(root.Uid)
-}
+})
 
 // mapped reports whether a UID belongs to this process's user namespace. The kernel shows all users without a
 // mapping as one UID.

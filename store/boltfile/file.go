@@ -258,10 +258,12 @@ func (b *File) SyncMeta() error {
 	return err
 }
 
-// Create makes a new database at path and fills it. The file is not synced.
+// Create makes a new database at path and fills it. The file is not synced: the caller must do that before it gives the
+// file its name.
 func Create(path string, wait time.Duration, fill func(*bolt.DB) error) error {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout: wait, FreelistType: bolt.FreelistMapType, OpenFile: safefile.OpenFile,
+		NoSync: true, NoGrowSync: true, // the caller syncs the whole file
 	})
 	if err != nil {
 		return err

@@ -78,9 +78,14 @@ var probing atomic.Int64
 
 // AwaitListener returns when a process accepts on the port, or ctx ends. It reports each refused connect. The gRPC
 // connection is created only afterwards, because it dials less often.
+//
+// While the table of listeners shows when to connect, other connects are for the ports that it does not show, such as
+// one that is redirected.
 func AwaitListener(ctx context.Context, port int, refused func(error)) error {
 	probing.Add(1)
 	defer probing.Add(-1)
+	listens, stop := opened.await(port)
+	defer stop()
 	var dialer net.Dialer
 	address := ports.Address(port)
 	for began := time.Now(); ; {
@@ -91,9 +96,14 @@ func AwaitListener(ctx context.Context, port int, refused func(error)) error {
 		if ctx.Err() == nil {
 			refused(err)
 		}
-		delay := min(max(probeEvery*time.Duration(probing.Load()), (time.Since(began)-probeEager)/10), probeMost)
+		delay := probeMost
+		if listens == nil {
+			delay = min(max(probeEvery*time.Duration(probing.Load()), (time.Since(began)-probeEager)/10), delay)
+		}
 		select {
 		case <-time.After(delay):
+		case <-listens:
+			listens = nil
 		case <-ctx.Done():
 			return fmt.Errorf("nothing accepts on %s: %w", address, err)
 		}

@@ -20,7 +20,7 @@ type StartQueue struct {
 // stalledAfter is the time after which the starts in the queue count as blocked, for example by a file server.
 const stalledAfter = 100 * time.Millisecond
 
-// NewStartQueue returns a queue with a place for each processor.
+// NewStartQueue returns a queue with a place for each goroutine that can run now.
 func NewStartQueue() *StartQueue {
 	return &StartQueue{places: make(chan struct{}, runtime.GOMAXPROCS(0)), began: time.Now()}
 }

@@ -221,7 +221,7 @@ func (l *log) complete(ctx context.Context, m layout.Marker, p layout.Parts) err
 }
 
 // recover completes the rotation that a crash interrupted, or removes its traces. It returns the parts of the log.
-func (l *log) recover(ctx context.Context) (layout.Parts, error) {
+func (l *log) recover(ctx context.Context, beside folders) (layout.Parts, error) {
 	l.offsets.Lock()
 	defer l.offsets.Unlock()
 	p, err := layout.Find(l.file)
@@ -235,7 +235,8 @@ func (l *log) recover(ctx context.Context) (layout.Parts, error) {
 		}
 		l.completed = true
 	}
-	if err := l.dropCopies(); err != nil {
+	files, err := beside.beside(l.path)
+	if err = errors.Join(err, l.drop(files.Copies)); err != nil {
 		return p, err
 	}
 	if err := l.closeHoles(ctx); err != nil {
@@ -247,8 +248,14 @@ func (l *log) recover(ctx context.Context) (layout.Parts, error) {
 // dropCopies removes the copies of rotations that did not reach their marker.
 func (l *log) dropCopies() error {
 	files, err := layout.List(l.path)
-	for _, path := range files.Copies {
-		err = errors.Join(err, l.remove(path))
+	return errors.Join(err, l.drop(files.Copies))
+}
+
+func (l *log) drop(copies []string) (err error) {
+	for _, path := range copies {
+		if e := l.remove(path); !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
 	}
 	return err
 }

@@ -26,7 +26,7 @@ func once(t *testing.T, l Log, sp space, st steps) (layout.Parts, error) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.close() }()
-	p, err := f.recover(t.Context())
+	p, err := f.recover(t.Context(), folders{})
 	if err == nil {
 		_, err = f.rotate(t.Context(), p, l.Policy.Keep >= 0)
 	}

@@ -96,7 +96,7 @@ func masterMain() int {
 	}
 	w := &watch{path: l.Path}
 	for began := time.Now(); time.Since(began) < patience; {
-		if err := r.rotate(context.Background(), "w", l, w); err != nil {
+		if err := r.rotate(context.Background(), "w", l, w, folders{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return exitFailed
 		}

@@ -191,7 +191,7 @@ func wake(watches map[string]*watch, workers []string) {
 func (r *Rotator) look(ctx context.Context, watches map[string]*watch) time.Duration {
 	current := r.list()
 	maps.DeleteFunc(watches, func(worker string, w *watch) bool { return current[worker].Path != w.path })
-	next := slowest
+	next, beside := slowest, folders{}
 	for worker, l := range current {
 		w := watches[worker]
 		if w == nil {
@@ -202,11 +202,29 @@ func (r *Rotator) look(ctx context.Context, watches map[string]*watch) time.Dura
 			w.put, w.due, w.quiet = l.put, time.Time{}, 0
 		}
 		if now := time.Now(); !now.Add(fastest).Before(w.due) {
-			w.due = time.Now().Add(r.visit(ctx, worker, l, w))
+			w.due = time.Now().Add(r.visit(ctx, worker, l, w, beside))
 		}
 		next = min(next, max(0, time.Until(w.due)))
 	}
 	return next
+}
+
+// folders are the contents of folders, each read once for all of the logs in it. Only the rotator makes copies, so they
+// are those that were there when it began.
+type folders map[string]layout.Folder
+
+// beside returns the files beside a log.
+func (f folders) beside(log string) (layout.Files, error) {
+	dir := filepath.Dir(log)
+	folder, known := f[dir]
+	if !known {
+		var err error
+		if folder, err = layout.ReadFolder(dir); err != nil {
+			return layout.Files{}, err
+		}
+		f[dir] = folder
+	}
+	return folder.Beside(log), nil
 }
 
 // tidyInterval is the longest time between a file's reaching its age and its removal.
@@ -232,17 +250,10 @@ func (r *Rotator) tidyLogs(ctx context.Context) {
 
 // tidyEach tidies some logs and reports for which of them that has begun to fail.
 func (r *Rotator) tidyEach(ctx context.Context, some map[string]Log, failed map[string]bool) {
-	folders := map[string]layout.Folder{} // a folder is read once for all of its logs
+	beside := folders{}
 	for worker, l := range some {
-		var err error
-		dir := filepath.Dir(l.Path)
-		folder, known := folders[dir]
-		if !known {
-			if folder, err = layout.ReadFolder(dir); err == nil {
-				folders[dir] = folder
-			}
-		}
-		if err == nil && !folder.Beside(l.Path).None() {
+		files, err := beside.beside(l.Path)
+		if err == nil && !files.None() {
 			err = tidy(ctx, l, r.steps)
 		}
 		if err != nil && ctx.Err() == nil && !failed[worker] {
@@ -268,7 +279,7 @@ type watch struct {
 }
 
 // visit looks at a log, rotates it if it is large, and returns the time until the next look.
-func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) time.Duration {
+func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch, beside folders) time.Duration {
 	info, err := os.Lstat(l.Path)
 	r.findLost(ctx, worker, l, w, info)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -282,7 +293,7 @@ func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) tim
 			r.report(ctx, Event{Kind: Truncated, Worker: worker, Path: l.Path, Bytes: lost})
 		}
 		if w.left(l.Policy) <= 0 {
-			err = r.rotate(ctx, worker, l, w)
+			err = r.rotate(ctx, worker, l, w, beside)
 		} else {
 			r.offsets.Of(l.Path).See(w.at, w.base, w.info.Size())
 		}
@@ -375,13 +386,13 @@ func untilFull(left int64, rate float64, p logs.Policy) time.Duration {
 }
 
 // rotate recovers a log, and rotates it if it is large.
-func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch) (err error) {
+func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch, beside folders) (err error) {
 	f, err := open(l, r.space, r.steps, r.offsets.Of(l.Path))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	parts, err := f.recover(ctx)
+	parts, err := f.recover(ctx, beside)
 	if f.completed {
 		r.tidyUp(worker)
 	}

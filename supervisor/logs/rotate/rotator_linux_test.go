@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -290,7 +291,7 @@ func TestRemovedAfterTheLook(t *testing.T) {
 	r := New(func(_ context.Context, e Event) { t.Errorf("event %+v of a log that was removed", e) }, &offsets.Tables{})
 	removing := func() bool { return os.Remove(path) == nil && false } // asked after the look, before the rotation
 	w := &watch{path: path, info: info, lost: 1}
-	if wait := r.visit(t.Context(), "w", Log{Path: path, Lost: removing}, w); wait != fastest {
+	if wait := r.visit(t.Context(), "w", Log{Path: path, Lost: removing}, w, folders{}); wait != fastest {
 		t.Errorf("the next look is after %s, want %s", wait, fastest)
 	}
 }
@@ -509,5 +510,25 @@ func TestCompressedAge(t *testing.T) {
 	info, err := os.Stat(layout.CompressedPath(file))
 	if err != nil || !info.ModTime().Equal(at) || info.Mode() != 0o600 {
 		t.Errorf("%v, %v, want one of %s", info, err, at)
+	}
+}
+
+// One reading of the folder serves all logs, and the copies of each are found in it.
+func TestFoldersAreReadOnce(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
+	for _, log := range []string{a, b} {
+		create(t, layout.CopyPath(log, 1))
+	}
+	read := folders{}
+	for _, log := range []string{a, b} {
+		files, err := read.beside(log)
+		if want := []string{layout.CopyPath(log, 1)}; err != nil || !slices.Equal(files.Copies, want) {
+			t.Errorf("beside %s: %v, %v, want %v", log, files.Copies, err, want)
+		}
+		create(t, layout.CopyPath(b, 2)) // after the reading
+	}
+	if len(read) != 1 {
+		t.Errorf("%d folders are known, want 1", len(read))
 	}
 }

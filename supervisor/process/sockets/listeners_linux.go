@@ -76,6 +76,17 @@ func AllListeners(ctx context.Context) ([]Socket, error) {
 	return searchListeners(anyPort)
 }
 
+// Listening returns a function that reports whether a process listens on a TCP port of this network namespace, on any
+// address. It misses a listener only if others have just been closed. It fails if the kernel cannot be asked for all
+// listeners at once.
+func Listening() (listens func(port int) bool, err error) {
+	table, err := readListenerTable()
+	if err != nil {
+		return nil, fmt.Errorf("list the listeners: %w", err)
+	}
+	return func(port int) bool { return len(table.on[port]) > 0 }, nil
+}
+
 // searchListeners returns the listeners on a port, or on any one.
 func searchListeners(port int) ([]Socket, error) {
 	buf := procfs.GetBuffer()

@@ -21,6 +21,11 @@ func Claim(int) (*Reservation, error) { return nil, unsupported("reserve a port"
 // Close releases the port.
 func (*Reservation) Close() error { return nil }
 
+// Listening is not possible here.
+func Listening() (listens func(port int) bool, err error) {
+	return nil, unsupported("list the listeners")
+}
+
 // UserOf returns the UID of a local TCP socket.
 func UserOf(own, other netip.AddrPort) (uint32, error) {
 	return 0, unsupported("find a socket's user")

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// startGCPercent is the garbage collection target of a master that starts. The heap grows to 16 MiB before the
-	// first collection, which is more than the start of a hundred workers allocates.
-	startGCPercent = 400
+	// startGCPercent is the garbage collection target of a master that starts. The heap grows to 32 MiB before the
+	// first collection, which is more than the start of a hundred workers allocates with their connections.
+	startGCPercent = 800
 	// usualGCPercent is half of Go's default. Most memory of a master belongs to its workers and stays the same, and
 	// the relay allocates little. So a collection is rare, and garbage is most of what can be saved.
 	usualGCPercent = 50

@@ -41,6 +41,7 @@ func Serve(ctx context.Context, cfg Config, stderr io.Writer) (err error) {
 	})()
 	haveThreads(threadsInHand)
 	defer collectSeldom()()
+	defer forkMore()()
 	if err := process.ShedInherited(); err != nil {
 		log.Warn("inherited descriptors and signals not reset", "error", err)
 	}

@@ -12,6 +12,9 @@ const (
 	logQueue = 4096
 	// logLastWait bounds how long a terminating master waits for its last lines to be written.
 	logLastWait = time.Second
+	// logBatch bounds the lines that are written together. A write of that size into a pipe, which workers may share, is
+	// not interrupted by another: PIPE_BUF of Linux.
+	logBatch = 4096
 )
 
 // Writer writes lines in the background and never blocks the caller: a suspended terminal (Ctrl-S), a pipe
@@ -51,8 +54,13 @@ func (l *Writer) Write(line []byte) (int, error) {
 func (l *Writer) run() {
 	defer close(l.done)
 	for line := range l.lines {
-		// An error of the log cannot be reported anywhere.
-		_, _ = l.w.Write(line)
+		for more := true; more; {
+			var batch []byte
+			batch, line = l.gather(line)
+			// An error of the log cannot be reported anywhere.
+			_, _ = l.w.Write(batch)
+			more = line != nil
+		}
 		l.mu.Lock()
 		dropped := l.dropped
 		l.dropped = 0
@@ -60,6 +68,22 @@ func (l *Writer) run() {
 		if dropped > 0 {
 			_, _ = fmt.Fprintf(l.w, "hsu-master: %d lines of the log were dropped, nobody read them in time\n", dropped)
 		}
+	}
+}
+
+// gather returns the line with those that are in the queue now and fit into a batch: while a hundred workers start, each
+// write would wake the reader. next is the first one that does not fit, nil if there is none.
+func (l *Writer) gather(line []byte) (batch, next []byte) {
+	for {
+		select {
+		case next = <-l.lines: // nil if the queue is closed and empty
+		default:
+			return line, nil
+		}
+		if next == nil || len(line)+len(next) > logBatch {
+			return line, next
+		}
+		line = append(line, next...)
 	}
 }
 

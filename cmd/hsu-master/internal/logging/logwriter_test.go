@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -51,4 +52,37 @@ func testLogWriterWritesAll(t *testing.T) {
 		t.Errorf("%d lines, want 100", got)
 	}
 	fmt.Fprintln(l, "late") // no panic, no line
+}
+
+// Lines that wait are written together, in writes that a pipe does not tear.
+func TestLogWriterWritesLinesTogether(t *testing.T) {
+	synctest.Test(t, testLogWriterWritesLinesTogether)
+}
+
+func testLogWriterWritesLinesTogether(t *testing.T) {
+	read, write := io.Pipe() // a write waits until all of it is read
+	l := newLogWriter(write)
+	line, long := strings.Repeat("x", 99)+"\n", strings.Repeat("y", 2*logBatch)+"\n"
+	fmt.Fprint(l, line)
+	synctest.Wait() // the first line is being written
+	const more = 100
+	for range more {
+		fmt.Fprint(l, line)
+	}
+	fmt.Fprint(l, long)
+	go func() {
+		l.Close()
+		_ = write.Close()
+	}()
+	var sizes []int
+	for buf := make([]byte, 4*logBatch); ; {
+		n, err := read.Read(buf)
+		if err != nil {
+			break
+		}
+		sizes = append(sizes, n)
+	}
+	if want := []int{100, 4000, 4000, 2000, len(long)}; !slices.Equal(sizes, want) {
+		t.Errorf("writes of %d bytes, want %d", sizes, want)
+	}
 }

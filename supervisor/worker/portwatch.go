@@ -1,0 +1,84 @@
+package worker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
+)
+
+// portWatch tells starting workers that a process listens on their port. One goroutine reads the kernel's table of
+// listeners for all of them, which costs as much as three connects that are refused.
+//
+// Invariant: the goroutine runs while a worker waits.
+type portWatch struct {
+	list func() (listens func(port int) bool, err error)
+
+	mu      sync.Mutex
+	waiting map[chan struct{}]int // the ports that are waited for
+	running bool
+	changed time.Time // when waiting last changed
+}
+
+// opened is the watch of all workers.
+var opened = &portWatch{list: sockets.Listening}
+
+// The goroutine reads the table again after a multiple of the time that this took, so that it uses a twentieth of a
+// processor at most, and less often the longer the programs take.
+const (
+	readShare = 20
+	readPause = 500 * time.Microsecond // the shortest
+	readSlow  = 50                     // the share of the time for which nothing has changed
+)
+
+// await returns a channel that is closed when a process listens on the port, or when the table cannot be read. The
+// listener may have another address than the one that the worker needs. The caller calls stop when it does not wait any
+// more.
+func (p *portWatch) await(port int) (listens <-chan struct{}, stop func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := make(chan struct{})
+	if p.waiting == nil {
+		p.waiting = map[chan struct{}]int{}
+	}
+	p.waiting[c], p.changed = port, time.Now()
+	if !p.running {
+		p.running = true
+		go p.run()
+	}
+	return c, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.waiting, c)
+	}
+}
+
+// run reads the table until no worker waits.
+func (p *portWatch) run() {
+	for {
+		began := time.Now()
+		listens, err := p.list()
+		pause, wanted := p.tell(listens, err, time.Since(began))
+		if !wanted {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+// tell notifies the workers whose ports are open. It returns the time until the next reading, and whether a worker
+// still waits. The reading took that long.
+func (p *portWatch) tell(listens func(port int) bool, err error, took time.Duration) (time.Duration, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for c, port := range p.waiting {
+		if err != nil || listens(port) {
+			close(c)
+			delete(p.waiting, c)
+			p.changed = now
+		}
+	}
+	p.running = len(p.waiting) > 0
+	return min(max(readShare*took, readPause, now.Sub(p.changed)/readSlow), probeMost), p.running
+}

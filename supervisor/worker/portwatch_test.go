@@ -1,0 +1,103 @@
+package worker
+
+import (
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/process/sockets"
+)
+
+func TestPortWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var open, reads atomic.Int64
+		var failure atomic.Pointer[error]
+		p := &portWatch{list: func() (func(int) bool, error) {
+			reads.Add(1)
+			if err := failure.Load(); err != nil {
+				return nil, *err
+			}
+			now := int(open.Load())
+			return func(port int) bool { return port == now }, nil
+		}}
+		first, stopFirst := p.await(1)
+		defer stopFirst()
+		second, stopSecond := p.await(2)
+		time.Sleep(time.Minute)
+		if closed(first) || closed(second) {
+			t.Fatal("a port counts as open, and none is")
+		}
+		if n, most := reads.Load(), int64(time.Minute/probeMost+100); n < most/2 || n > 4*most {
+			t.Errorf("%d readings in a minute without a change", n)
+		}
+		open.Store(1)
+		time.Sleep(probeMost)
+		synctest.Wait()
+		if !closed(first) || closed(second) {
+			t.Errorf("port 1 is open: %t, %t", closed(first), closed(second))
+		}
+		open.Store(2)
+		time.Sleep(2 * readPause) // often again after a change
+		synctest.Wait()
+		if !closed(second) {
+			t.Error("port 2 is open, and its worker does not know")
+		}
+		before := reads.Load()
+		third, stopThird := p.await(3)
+		stopThird()
+		stopSecond() // a second end of the same wait
+		time.Sleep(time.Minute)
+		if n := reads.Load() - before; n > 1 || closed(third) {
+			t.Errorf("%d readings although no worker waits, %t", n, closed(third))
+		}
+		failure.Store(new(errors.New("no table")))
+		fourth, stopFourth := p.await(4)
+		defer stopFourth()
+		synctest.Wait()
+		if !closed(fourth) {
+			t.Error("the table cannot be read, and the worker waits for it")
+		}
+	})
+}
+
+// A listener on another address does not end the wait, and the port that is needed does.
+func TestAwaitListener(t *testing.T) {
+	if _, err := sockets.Listening(); err != nil {
+		t.Skip(err)
+	}
+	other, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = other.Close() }()
+	port := other.Addr().(*net.TCPAddr).Port
+	refused := make(chan error, 64)
+	waited := make(chan error, 1)
+	go func() {
+		waited <- AwaitListener(t.Context(), port, func(err error) {
+			select {
+			case refused <- err:
+			default:
+			}
+		})
+	}()
+	for range 3 {
+		<-refused
+	}
+	select {
+	case err := <-waited:
+		t.Fatalf("nothing listens on the address of the worker: %v", err)
+	default:
+	}
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		t.Skip(err) // another process has it
+	}
+	defer func() { _ = l.Close() }()
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}
