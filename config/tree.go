@@ -72,12 +72,14 @@ type builder struct {
 	anchors map[string]*node // nil while the node of the anchor is being made
 	depth   int
 	unused  []node // nodes are allocated many at a time
+	many    int    // the size of the last allocation: few for the text of a default, which is kept
 }
 
 // add returns a new node.
 func (b *builder) add(n node) *node {
 	if len(b.unused) == 0 {
-		b.unused = make([]node, 128)
+		b.many = min(max(1, 2*b.many), 128)
+		b.unused = make([]node, b.many)
 	}
 	added := &b.unused[0]
 	b.unused = b.unused[1:]

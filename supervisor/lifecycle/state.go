@@ -55,6 +55,13 @@ func (s State) Running() bool {
 	return s.Slot == Occupied && (s.Status == records.StatusRunning || s.Status == records.StatusUnhealthy)
 }
 
+// Settled reports whether a passed check changes nothing but the number of checks passed in a row, which nothing reads
+// while the worker is ready: it has missed no check, and there is nothing to earn back.
+func (s State) Settled() bool {
+	return s.Ready && s.Running() && s.failures == 0 && s.unready == 0 &&
+		s.History.Backoff == 0 && s.History.FailedWait == 0 && len(s.History.Spent) == 0
+}
+
 // Asked reports whether an adopted worker is pinged at once. A starting worker is awaited instead, and a worker
 // that is to be stopped need not answer.
 func (s State) Asked() bool {

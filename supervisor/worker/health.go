@@ -83,16 +83,21 @@ func (w *owner) onChecked(ctx context.Context, c check, r probe.Result, s silenc
 	if !w.state.Running() || w.link == nil {
 		return
 	}
-	for _, kind := range w.state.Earned(lifecycle.PolicyOf(w.unit), w.env.BootTime()) {
-		w.step(ctx, lifecycle.Event{Kind: kind})
+	if passed := r.Err == nil; passed && w.calm.lasts() && shown(w) {
+		c.Pace(0)
+		w.calm.settle()
+	} else if w.onPong(ctx, c, r, s); passed && settled(w) {
+		w.calm.settle()
 	}
-	w.onPong(ctx, c, r, s)
 	if w.routes.asked.incarnation == w.rec.Incarnation {
 		w.discover(ctx) // retry if there was no answer
 	}
 }
 
 func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) {
+	for _, kind := range w.state.Earned(lifecycle.PolicyOf(w.unit), w.env.BootTime()) {
+		w.step(ctx, lifecycle.Event{Kind: kind})
+	}
 	// While the worker is ready, the relay verifies the owner of each new connection.
 	if !w.state.Ready && w.rec.Instance.Port != 0 && c.use != useLiveness {
 		port := launcher.CheckPort(w.inst, w.rec.Instance.Port)

@@ -37,6 +37,11 @@ type journal struct {
 // add keeps an event for the next commit.
 func (j *journal) add(e records.Event) { j.pending = append(j.pending, e) }
 
+// has reports whether rec is durable, and no event waits for the next commit.
+func (j *journal) has(rec *records.Worker) bool {
+	return len(j.pending) == 0 && reflect.DeepEqual(rec, &j.saved) // pointers: the values would be copied
+}
+
 // record makes rec and the events durable if there is anything new, and reports whether rec is durable.
 func (j *journal) record(ctx context.Context, rec records.Worker, events ...records.Event) bool {
 	return j.recordAt(ctx, recordPoint(rec), rec, events...)
@@ -46,11 +51,11 @@ func (j *journal) record(ctx context.Context, rec records.Worker, events ...reco
 func (j *journal) recordAt(
 	ctx context.Context, point crashpoint.Point, rec records.Worker, events ...records.Event,
 ) bool {
-	events = append(j.pending, events...)
-	j.pending = nil
-	if len(events) == 0 && reflect.DeepEqual(&rec, &j.saved) { // pointers: the values would be copied
+	if len(events) == 0 && j.has(&rec) {
 		return true
 	}
+	events = append(j.pending, events...)
+	j.pending = nil
 	muts := []records.Mutation{records.PutWorker(rec)}
 	for _, e := range events {
 		muts = append(muts, records.AppendEvent(e))

@@ -60,6 +60,7 @@ type owner struct {
 	adopted bool
 	absent  *absence // the instance was found gone, and stop.after has not run yet
 	contact
+	calm    calm
 	routes  routes
 	agenda  agenda
 	limits  enforcement
@@ -210,6 +211,7 @@ func (w *owner) serve(ctx context.Context) {
 	shutdown, recovered, stopping := w.shutdown, w.env.Recovered, w.env.Stopping
 	var turn <-chan time.Time
 	for !w.done {
+		w.calm.next()
 		var died <-chan struct{}
 		if w.state.Slot == lifecycle.Occupied {
 			died = w.inst.Done()

@@ -98,9 +98,15 @@ var connectParams = grpc.ConnectParams{
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// readBuffer is the size of the buffer that each connection holds during its whole life (the write buffers are
-// shared). A master has a connection for every worker, and most messages are small: 4 KiB instead of gRPC's 32.
-const readBuffer = 4 << 10
+const (
+	// buffer is the size of the buffers for reading and writing, 4 KiB instead of gRPC's 32. A master has a connection
+	// for every worker, most messages are small, and all workers may be pinged at the same time.
+	buffer = 4 << 10
+	// window is how much of a stream, or of all streams, the unit may send before it is read. With a window that
+	// adapts itself, gRPC measures the round trip of each small answer by a PING of its own, which doubles the packets
+	// of a Ping of CoreService.
+	window = 1 << 20
+)
 
 // dial returns a connection that connects at the first call.
 func dial(port int) (*grpc.ClientConn, error) {
@@ -111,7 +117,10 @@ func dial(port int) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(connectParams),
 		grpc.WithNoProxy(), // HTTPS_PROXY does not apply to this machine
-		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithReadBufferSize(buffer),
+		grpc.WithWriteBufferSize(buffer),
+		grpc.WithInitialWindowSize(window),
+		grpc.WithInitialConnWindowSize(window),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the unit on port %d: %w", port, err)

@@ -45,4 +45,5 @@ func returnMemory() {
 		runtime.GC()
 	}
 	debug.FreeOSMemory() // collects too
+	releaseProgram()
 }
