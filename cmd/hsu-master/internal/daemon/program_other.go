@@ -1,6 +1,6 @@
 //go:build !linux
 
-package main
+package daemon
 
 // releaseProgram does nothing: the pages of the program stay mapped.
 func releaseProgram() {}
