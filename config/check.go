@@ -105,9 +105,15 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 		}
 	}
 	checkServices(r, u, n)
-	if settle := u.Start.Settle; u.Readiness.Type == HealthProcess && r.unit&started != 0 && settle >= u.Start.Timeout {
+	checkSettle(r, u, n)
+}
+
+// checkSettle reports a time to settle in which the start ends. It has no meaning for other checks.
+func checkSettle(r *reader, u *Unit, n *node) {
+	given := !n.get("start").get("settle").blank()
+	if given && u.Readiness.Type == HealthProcess && r.unit&started != 0 && u.Start.Settle >= u.Start.Timeout {
 		r.conflict(n, "start.settle", "%s is not shorter than timeout, which is %s: no worker would get ready",
-			settle, u.Start.Timeout)
+			u.Start.Settle, u.Start.Timeout)
 	}
 }
 
