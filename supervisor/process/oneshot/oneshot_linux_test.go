@@ -224,7 +224,8 @@ func openOutput(t *testing.T) *os.File {
 func TestRunAppendsOutputToAFile(t *testing.T) {
 	f := openOutput(t)
 	for _, script := range []string{"echo one; echo two >&2", "seq 100000", "echo three"} {
-		if ran := runSpec(t, Spec{Spec: process.Spec{Output: f}}, script, nil); !ran.Exit.Clean() || len(ran.Output) != 0 {
+		ran := runSpec(t, Spec{Spec: process.Spec{Output: f}}, script, nil)
+		if !ran.Exit.Clean() || len(ran.Output) != 0 {
 			t.Errorf("%s: it ended with %+v, want its output in the file only", script, ran)
 		}
 	}
