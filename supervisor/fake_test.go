@@ -31,6 +31,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/schedule"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -202,7 +203,7 @@ func (o *fakeOS) Start(
 }
 
 // Run is the command of a hook, or that of a check: it exits with code 1 if checks of its type fail.
-func (o *fakeOS) Run(ctx context.Context, c launcher.Command, id, token string) (process.Ran, error) {
+func (o *fakeOS) Run(ctx context.Context, c launcher.Command, id, token string) (oneshot.Ran, error) {
 	if _, _, hook := unit.HookOf(id); hook {
 		return o.runHook(ctx, &fakeHook{id: id, token: token, command: c})
 	}
@@ -214,7 +215,7 @@ func (o *fakeOS) Run(ctx context.Context, c launcher.Command, id, token string) 
 		}
 	}
 	o.checks++
-	ran := process.Ran{At: time.Now(), Exit: identity.Exit{Source: identity.ExitWait}}
+	ran := oneshot.Ran{At: time.Now(), Exit: identity.Exit{Source: identity.ExitWait}}
 	if err := o.answers[probe.TypeExec]; err != nil {
 		ran.Exit.Code, ran.Output = 1, []byte(err.Error()+"\n")
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -31,7 +31,7 @@ type fakeHook struct {
 }
 
 // runHook runs a command beside which neither another run of it nor, except for stop.command, the worker may live.
-func (o *fakeOS) runHook(ctx context.Context, h *fakeHook) (process.Ran, error) {
+func (o *fakeOS) runHook(ctx context.Context, h *fakeHook) (oneshot.Ran, error) {
 	worker, kind, _ := unit.HookOf(h.id)
 	o.mu.Lock()
 	for _, p := range o.processes {
@@ -70,14 +70,14 @@ func (o *fakeOS) runHook(ctx context.Context, h *fakeHook) (process.Ran, error) 
 	defer o.mu.Unlock()
 	o.acts = append(o.acts, how+h.id)
 	delete(o.hooks, h.id)
-	ran := process.Ran{Cut: how == "cut ", At: time.Now(), Exit: identity.Exit{Code: h.code, Source: identity.ExitWait}}
+	ran := oneshot.Ran{Cut: how == "cut ", At: time.Now(), Exit: identity.Exit{Code: h.code, Source: identity.ExitWait}}
 	if h.immortal > 0 {
 		p := &fakeProcess{
 			os: o, pid: 1000 + len(o.processes), worker: h.id, rec: records.Instance{Token: h.token},
 			immortalUntil: time.Now().Add(h.immortal), done: make(chan struct{}),
 		}
 		o.processes[p.pid] = p
-		return ran, fmt.Errorf("%w: process %d", process.ErrSurvived, p.pid)
+		return ran, fmt.Errorf("%w: process %d", oneshot.ErrSurvived, p.pid)
 	}
 	return ran, err
 }

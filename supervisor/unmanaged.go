@@ -5,6 +5,7 @@ import (
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/unmanaged"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -24,7 +25,7 @@ func (s *Supervisor) newWatched(checks *probe.Scheduler) *unmanaged.Set {
 			return own
 		},
 		Changed: s.services.Changed,
-		Run: func(ctx context.Context, u unit.Spec, id string, command []string) (process.Ran, error) {
+		Run: func(ctx context.Context, u unit.Spec, id string, command []string) (oneshot.Ran, error) {
 			return worker.RunCheck(ctx, s.env.Launcher, u, id, command)
 		},
 	})

@@ -6,15 +6,16 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 )
 
 // The input is read only and complete: a command that asks for its size finds it, and stdin lacks O_NONBLOCK.
 func TestInputIsBlocking(t *testing.T) {
 	token := NewToken()
-	ran, err := runWithInput(t.Context(), process.Spec{
+	ran, err := runWithInput(t.Context(), oneshot.Spec{Spec: process.Spec{
 		Path: "/bin/sh", Args: []string{"-c", "grep flags /proc/self/fdinfo/0; cat; stat -Lc /%s /dev/stdin"},
 		Env: []string{"PATH=/usr/bin:/bin", process.EnvWorkerToken + "=" + token},
-	}, token, []byte("the input"))
+	}}, token, []byte("the input"))
 	if err != nil || ran.Exit != (identity.Exit{Source: identity.ExitWait}) {
 		t.Fatalf("%+v, %v", ran, err)
 	}

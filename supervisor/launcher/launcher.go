@@ -12,6 +12,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -62,7 +63,7 @@ type Launcher interface {
 	) (Instance, error)
 	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, and may have a
 	// lease, by which the next master finds it.
-	Run(ctx context.Context, c Command, id, token string) (process.Ran, error)
+	Run(ctx context.Context, c Command, id, token string) (oneshot.Ran, error)
 	// Measure returns the usage of the families of the subjects, in their order. A family that cannot be seen uses
 	// nothing.
 	Measure(ctx context.Context, subjects []Subject) ([]process.Resources, error)
@@ -95,7 +96,7 @@ type Command struct {
 	LogTo logs.Target
 	// Lease is inherited by the command, and closed here when the command runs; nil if it has none.
 	Lease *process.Lease
-	// Patience and Hurry are those of [process.Spec].
+	// Patience and Hurry are those of [oneshot.Spec].
 	Patience time.Duration
 	Hurry    <-chan struct{}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/process/executable"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -164,10 +165,10 @@ func accountEnv(r process.Rights) (env []string) {
 	return env
 }
 
-func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (process.Ran, error) {
+func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (oneshot.Ran, error) {
 	rights, err := c.Attributes.Resolve()
 	if err != nil {
-		return process.Ran{}, err
+		return oneshot.Ran{}, err
 	}
 	path := c.Path
 	if !filepath.IsAbs(path) {
@@ -175,36 +176,36 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 	}
 	exe, err := executable.Check(path, rights.Account.UID)
 	if err != nil {
-		return process.Ran{}, err
+		return oneshot.Ran{}, err
 	}
-	spec := process.Spec{
+	spec := oneshot.Spec{Patience: c.Patience, Hurry: c.Hurry, Spec: process.Spec{
 		Path: c.Path, Args: c.Args, Env: l.environ(id, token, append(accountEnv(rights), c.Env...)), Dir: c.Dir,
-		Lease: c.Lease, Exe: exe, Rights: rights, Patience: c.Patience, Hurry: c.Hurry,
-	}
+		Lease: c.Lease, Exe: exe, Rights: rights,
+	}}
 	if c.Log != "" {
 		to, err := l.open(c.Log, c.LogTo)
 		if err != nil {
-			return process.Ran{}, err
+			return oneshot.Ran{}, err
 		}
 		defer to.close() // the command has its own descriptors
 		spec.Output, spec.Errors, spec.Env = to.out, to.errors, override(to.env, spec.Env)
 	}
 	if c.Input == nil {
-		return process.Run(ctx, spec, token)
+		return oneshot.Run(ctx, spec, token)
 	}
 	return runWithInput(ctx, spec, token, c.Input)
 }
 
 // runWithInput runs a command that reads the input from stdin, or does not. The command has all of the input from its
 // start on, also if this process is killed.
-func runWithInput(ctx context.Context, spec process.Spec, token string, input []byte) (process.Ran, error) {
+func runWithInput(ctx context.Context, spec oneshot.Spec, token string, input []byte) (oneshot.Ran, error) {
 	stdin, err := process.InputOf(input)
 	if err != nil {
 		err = fmt.Errorf("start %s: make its input: %w", spec.Path, err)
-		return process.Ran{}, errors.Join(err, spec.Lease.Close())
+		return oneshot.Ran{}, errors.Join(err, spec.Lease.Close())
 	}
 	spec.Input = stdin
-	ran, err := process.Run(ctx, spec, token)
+	ran, err := oneshot.Run(ctx, spec, token)
 	return ran, errors.Join(err, stdin.Close())
 }
 

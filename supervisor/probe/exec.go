@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 )
 
 // newExec returns a prober by a command, which run runs.
-func newExec(s Spec, run func(ctx context.Context, command []string) (process.Ran, error)) Prober {
+func newExec(s Spec, run func(ctx context.Context, command []string) (oneshot.Ran, error)) Prober {
 	shown := strings.Join(s.Command, " ")
 	shown = strings.ToValidUTF8(shown[:min(len(shown), maxAnswer)], "\uFFFD")
 	return question{string(TypeExec) + " " + shown, shown, func(ctx context.Context) error {
@@ -28,7 +28,7 @@ func newExec(s Spec, run func(ctx context.Context, command []string) (process.Ra
 }
 
 // resultOf returns nil for a command that exited with code 0.
-func resultOf(ran process.Ran) error {
+func resultOf(ran oneshot.Ran) error {
 	var text string
 	switch exit := ran.Exit; {
 	case ran.Cut:
@@ -51,7 +51,7 @@ func resultOf(ran process.Ran) error {
 func lastLine(output []byte) string {
 	kept := bytes.TrimSpace(output)
 	begin := bytes.LastIndexAny(kept, "\r\n") + 1
-	if begin == 0 && len(output) >= process.OutputKept {
+	if begin == 0 && len(output) >= oneshot.OutputKept {
 		return ""
 	}
 	return string(bytes.TrimSpace(kept[begin:]))

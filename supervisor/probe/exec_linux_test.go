@@ -11,15 +11,16 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 )
 
 // runHere runs a command as a master does, under a token.
-func runHere(token string) func(ctx context.Context, command []string) (process.Ran, error) {
-	return func(ctx context.Context, command []string) (process.Ran, error) {
-		return process.Run(ctx, process.Spec{
+func runHere(token string) func(ctx context.Context, command []string) (oneshot.Ran, error) {
+	return func(ctx context.Context, command []string) (oneshot.Ran, error) {
+		return oneshot.Run(ctx, oneshot.Spec{Spec: process.Spec{
 			Path: command[0], Args: command[1:],
 			Env: []string{"PATH=" + os.Getenv("PATH"), process.EnvWorkerToken + "=" + token},
-		}, token)
+		}}, token)
 	}
 }
 
@@ -81,9 +82,9 @@ func TestExecThatDoesNotEndIsKilledWithItsFamily(t *testing.T) {
 func TestExecIsNotLateForTheTimeThatKillingTakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, list := serve(t), told{epoch: time.Now()}
-		slow := func(ctx context.Context, _ []string) (process.Ran, error) {
+		slow := func(ctx context.Context, _ []string) (oneshot.Ran, error) {
 			<-ctx.Done()
-			ran := process.Ran{Cut: true, At: time.Now()}
+			ran := oneshot.Ran{Cut: true, At: time.Now()}
 			time.Sleep(everySecond.Lateness + time.Millisecond)
 			return ran, nil
 		}
@@ -98,7 +99,7 @@ func TestExecIsNotLateForTheTimeThatKillingTakes(t *testing.T) {
 }
 
 func TestLocalFaultOfACommandIsOneOfTheMaster(t *testing.T) {
-	lacking := func(context.Context, []string) (process.Ran, error) { return process.Ran{}, syscall.EMFILE }
+	lacking := func(context.Context, []string) (oneshot.Ran, error) { return oneshot.Ran{}, syscall.EMFILE }
 	p := New(Spec{Type: TypeExec, Command: []string{"/check"}}, Target{Run: lacking})
 	if err := p.Ping(t.Context()); !Local(err) {
 		t.Errorf("%v counts against the worker", err)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/dial"
 	"github.com/core-tools/hsu-master/internal/rpc"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 )
 
 // Prober asks the question of one check. Its methods may be called from any goroutine.
@@ -50,7 +50,7 @@ type Target struct {
 	// Notified asks whether the notifications of the worker pass a check of TypeNotify.
 	Notified func(ctx context.Context) error
 	// Run runs a command in the environment of the worker.
-	Run func(ctx context.Context, command []string) (process.Ran, error)
+	Run func(ctx context.Context, command []string) (oneshot.Ran, error)
 }
 
 // New returns the prober of an expanded check.

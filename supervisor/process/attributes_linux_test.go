@@ -369,40 +369,6 @@ func TestHelperReportsFailures(t *testing.T) {
 	}
 }
 
-func TestHelperKeepsWhatStartPromises(t *testing.T) {
-	dir := t.TempDir()
-	script := filepath.Join(dir, "script")
-	const text = "#!/bin/sh\npwd\necho \"$0 $*\"\nenv\nls -l /proc/$$/fd\n"
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	read := func(r Rights) string {
-		ctx, cancel := testDeadline()
-		defer cancel()
-		ran, err := Run(ctx, Spec{
-			Path: "./script", Args: []string{"a", "", "b c"}, Dir: dir, Rights: r,
-			Env: []string{"X=1", "GOMAXPROCS=1", "PATH=/bin:/usr/bin"},
-		}, "")
-		if err != nil || !ran.Exit.Clean() {
-			t.Fatalf("%+v, %v", ran, err)
-		}
-		var lines []string // without what differs between any two starts
-		for line := range strings.Lines(string(ran.Output)) {
-			if _, link, isLink := strings.Cut(line, " -> "); isLink && strings.HasPrefix(link, "pipe:") {
-				line = line[strings.LastIndex(strings.TrimSuffix(line, " -> "+link), " "):len(line)-len(link)] + "pipe"
-			} else if isLink {
-				line = link
-			}
-			lines = append(lines, line)
-		}
-		return strings.Join(lines, "")
-	}
-	helped := Rights{Attributes: Attributes{Umask: new(uint32(0o22))}}
-	if plain, got := read(Rights{}), read(helped); got != plain {
-		t.Errorf("by a helper:\n%s\nwithout:\n%s", got, plain)
-	}
-}
-
 func TestLimitAboveThatOfTheMaster(t *testing.T) {
 	w := startWorker(t, "nobody-limit")
 	for _, want := range []string{"limits.open_files: 2000000000 is above what the master may set", "fs.nr_open ("} {

@@ -14,7 +14,6 @@
 //   - A family is found by the evidence of its members (family, lease) in one pass over all processes (census), which
 //     skips those that cannot be read (glance) or were read before (sightings). It is killed (kill), and asked for its
 //     ports and connections (ports, listeners, peer, owner), its usage (usage, resources) and its writers (appends).
-//   - A command is a process that is awaited and killed with its family (run).
 //   - Others find processes by token (scan, elsewhere), by what an operator describes (discover), or at the other end
 //     of a unix socket (connector).
 //

@@ -90,12 +90,12 @@ func (l *Lease) ID() identity.FileID { return l.id }
 // Path returns the path at which the lease was created.
 func (l *Lease) Path() string { return l.path }
 
-// Unlock makes the lease free until lock, so that a lease whose holder is to be started later is not taken for one that
+// Unlock makes the lease free until Lock, so that a lease whose holder is to be started later is not taken for one that
 // is held.
 func (l *Lease) Unlock() error { return l.flock(unix.LOCK_UN) }
 
-// lock makes the lease held again. LeaseHeld locks it for an instant, so lock tries for a while.
-func (l *Lease) lock() error {
+// Lock makes the lease held again. LeaseHeld locks it for an instant, so Lock tries for a while.
+func (l *Lease) Lock() error {
 	for deadline := time.Now().Add(lockTime); ; time.Sleep(lockTime / 1000) {
 		err := l.flock(unix.LOCK_EX | unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
@@ -104,7 +104,7 @@ func (l *Lease) lock() error {
 	}
 }
 
-// lockTime is the longest time in which lock tries.
+// lockTime is the longest time in which Lock tries.
 const lockTime = time.Second
 
 func (l *Lease) flock(how int) error {

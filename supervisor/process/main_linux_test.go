@@ -14,8 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/core-tools/hsu-master/internal/leaks"
-	"github.com/core-tools/hsu-master/internal/procfs"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/strays"
 )
 
 // patience bounds every wait of a test for a process. A wait normally takes far less.
@@ -44,46 +43,7 @@ func TestMain(m *testing.M) {
 		childMain()
 		return
 	}
-	os.Exit(runAndCount(m))
-}
-
-// runAndCount fails if a test leaves a process behind: as a subreaper, this process becomes the parent of all
-// orphans.
-func runAndCount(m *testing.M) int {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		fmt.Fprintln(os.Stderr, "subreaper:", err)
-		return 1
-	}
-	code := leaks.Run(m, os.Stderr)
-	for deadline := time.Now().Add(patience / 2); ; {
-		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
-		switch {
-		case err == unix.EINTR || err == nil && pid > 0: // a zombie
-			continue
-		case err == unix.ECHILD:
-			return code
-		case time.Now().Before(deadline): // on a busy machine, a process that was killed may take some time to die
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		fmt.Fprintln(os.Stderr, "FAIL: processes were left behind:")
-		stats := make(map[int]procfs.Stat)
-		buf := make([]byte, 1<<16)
-		pids, _ := procfs.Numbers("/proc", &buf)
-		for _, pid := range pids {
-			if s, err := procfs.ReadStat(pid); err == nil {
-				stats[pid] = s
-			}
-		}
-		for pid, s := range stats {
-			if s.PPID == os.Getpid() && !s.Ended() {
-				command, _ := os.ReadFile(procfs.Path(pid, "cmdline"))
-				fmt.Fprintf(os.Stderr, "\t%d %q\n", pid, command)
-				_ = unix.Kill(pid, unix.SIGKILL) // a child of this process
-			}
-		}
-		return 1
-	}
+	os.Exit(strays.Run(m, os.Stderr))
 }
 
 // worker is a process under test with the processes that it may leave behind.
@@ -233,5 +193,16 @@ func withhold(t testing.TB, features ...interface{ Store(bool) }) {
 	for _, f := range features {
 		f.Store(true)
 		t.Cleanup(func() { f.Store(false) })
+	}
+}
+
+// awaitTrue polls until the condition holds.
+func awaitTrue(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("never came true: %s", what)
+			return
+		}
 	}
 }

@@ -29,9 +29,6 @@ var (
 	// ErrLeaseHeld is returned if the lease is held by a process that cannot be found or is not known to be a member.
 	// A descendant may still live unseen: start no replacement, and report it.
 	ErrLeaseHeld = errors.New("the lease is held by a process that cannot be found")
-
-	// ErrSurvived is returned by Run if not all of a command could be killed.
-	ErrSurvived = errors.New("processes of a command survive")
 )
 
 // Spec describes the process that Start starts.
@@ -44,6 +41,7 @@ type Spec struct {
 	Output *os.File        // stdout and stderr; nil means /dev/null
 	Errors *os.File        // stderr in place of Output, if it is not nil
 	Lease  *Lease          // inherited at descriptor 3; nil means none
+	Leash  *os.File        // inherited there if there is no lease: a file that all descendants hold
 	Cgroup string          // cgroup v2 folder to start in; empty means the caller's
 	Exe    identity.FileID // the file that the process must run, from executable.Check; zero means any
 	Rights Rights          // from Attributes.Resolve; zero means those of the caller
@@ -51,12 +49,6 @@ type Spec struct {
 	// Confine sets the limits of Cgroup. It is called right before the program runs there; if it fails, the program
 	// does not run. It may be nil.
 	Confine func() error
-
-	leash *os.File // inherited at descriptor 3 if there is no lease; see Run
-
-	// Patience and Hurry are for Run: the time between SIGTERM and SIGKILL, and a channel that is closed to end it.
-	Patience time.Duration
-	Hurry    <-chan struct{}
 }
 
 func (s Spec) confine() error {

@@ -62,8 +62,8 @@ func start(spec Spec) (*Process, error) {
 			return nil, err
 		}
 		files = append(files, fd)
-	case spec.leash != nil:
-		files = append(files, spec.leash.Fd())
+	case spec.Leash != nil:
+		files = append(files, spec.Leash.Fd())
 	}
 	return launch(spec, files)
 }
@@ -101,7 +101,7 @@ func launch(spec Spec, files []uintptr) (*Process, error) {
 	runtime.KeepAlive(spec.Output)
 	runtime.KeepAlive(spec.Errors)
 	runtime.KeepAlive(spec.Lease)
-	runtime.KeepAlive(spec.leash)
+	runtime.KeepAlive(spec.Leash)
 	if err != nil {
 		return nil, explainStart(spec, err)
 	}

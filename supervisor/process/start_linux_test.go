@@ -2,9 +2,11 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -152,5 +154,26 @@ func TestReservedPortIsNotInherited(t *testing.T) {
 	w.expect(t, "ready")
 	if open := strings.Join(w.stash, ", "); strings.Contains(open, "socket:") {
 		t.Errorf("a worker has inherited a socket: %s", open)
+	}
+}
+
+// A program that reads its input before that is written must wait for it, and not get EAGAIN.
+func TestInputBlocks(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	defer write.Close()
+	w := prepareWorker(t).start(t, Spec{Args: childArgs("sleep"), Input: read})
+	w.expect(t, "ready")
+	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/0", w.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(info), "flags:\t")
+	text, _, _ := strings.Cut(rest, "\n")
+	if flags, err := strconv.ParseInt(text, 8, 64); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("flags of stdin are %q (%v), want them without O_NONBLOCK", text, err)
 	}
 }

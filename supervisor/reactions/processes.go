@@ -11,6 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -22,17 +23,17 @@ type Processes struct {
 }
 
 // Run runs the command of a rule with the rights of its user.
-func (p Processes) Run(ctx context.Context, r Rule, id string, input []byte) (process.Ran, error) {
+func (p Processes) Run(ctx context.Context, r Rule, id string, input []byte) (oneshot.Ran, error) {
 	path, err := unit.LookUp(r.Run[0])
 	if err != nil {
-		return process.Ran{}, err
+		return oneshot.Ran{}, err
 	}
 	if path, err = filepath.Abs(path); err != nil { // the command runs in another folder
-		return process.Ran{}, fmt.Errorf("find the program: %w", err)
+		return oneshot.Ran{}, fmt.Errorf("find the program: %w", err)
 	}
 	lease, err := p.Launcher.Lease(id)
 	if err != nil {
-		return process.Ran{}, err
+		return oneshot.Ran{}, err
 	}
 	defer func() { _ = lease.Close() }() // the command may not have been started
 	return p.Launcher.Run(ctx, launcher.Command{

@@ -24,7 +24,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/history"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 )
 
 const (
@@ -54,7 +54,7 @@ func (r Rule) matches(e records.Entry) bool {
 // Runner runs the command of a rule, which has the input on its standard input, until it has ended or ctx ends. Then
 // all of its family is gone. id is of no other command that runs.
 type Runner interface {
-	Run(ctx context.Context, r Rule, id string, input []byte) (process.Ran, error)
+	Run(ctx context.Context, r Rule, id string, input []byte) (oneshot.Ran, error)
 }
 
 // Figures are the numbers of the events and commands so far.
@@ -245,7 +245,7 @@ func (s *Set) next(ctx context.Context, q *queue) (e records.Entry, found bool) 
 // run runs the command for an event, and logs its end.
 func (s *Set) run(ctx context.Context, r Rule, id string, e records.Entry) {
 	input, err := history.JSON(e)
-	var ran process.Ran
+	var ran oneshot.Ran
 	if err == nil {
 		limit := cmp.Or(r.Timeout, defaultTimeout)
 		bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s", limit))

@@ -15,7 +15,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 )
 
 // fakeHistory is a history in memory.
@@ -63,7 +63,7 @@ type fakeRunner struct {
 	most    int
 }
 
-func (f *fakeRunner) Run(ctx context.Context, r Rule, id string, input []byte) (process.Ran, error) {
+func (f *fakeRunner) Run(ctx context.Context, r Rule, id string, input []byte) (oneshot.Ran, error) {
 	f.mu.Lock()
 	if f.running[id] {
 		f.ran = append(f.ran, "two commands with the id "+id)
@@ -83,17 +83,17 @@ func (f *fakeRunner) Run(ctx context.Context, r Rule, id string, input []byte) (
 		f.mu.Unlock()
 	}()
 	if r.Run[0] == "missing" {
-		return process.Ran{}, errors.New("no such file")
+		return oneshot.Ran{}, errors.New("no such file")
 	}
 	long, err := time.ParseDuration(r.Run[1])
 	if err != nil {
-		return process.Ran{}, err
+		return oneshot.Ran{}, err
 	}
 	select {
 	case <-time.After(long):
-		return process.Ran{Exit: identity.Exit{Source: identity.ExitWait}}, nil
+		return oneshot.Ran{Exit: identity.Exit{Source: identity.ExitWait}}, nil
 	case <-ctx.Done():
-		return process.Ran{Cut: true}, nil
+		return oneshot.Ran{Cut: true}, nil
 	}
 }
 

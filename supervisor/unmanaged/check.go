@@ -9,6 +9,7 @@ import (
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -106,7 +107,7 @@ func (w *watch) prober(u unit.Spec, spec probe.Spec) probe.Prober {
 	}
 	return probe.New(expanded, probe.Target{
 		Process: alive{w.target},
-		Run: func(ctx context.Context, command []string) (process.Ran, error) {
+		Run: func(ctx context.Context, command []string) (oneshot.Ran, error) {
 			return w.set.opts.Run(ctx, u, w.item.id, command)
 		},
 	})

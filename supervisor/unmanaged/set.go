@@ -28,6 +28,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -43,7 +44,7 @@ type Options struct {
 	// Changed is called after each change of a status or of readiness.
 	Changed func()
 	// Run runs the command of a check of type exec for the unit.
-	Run func(ctx context.Context, u unit.Spec, id string, command []string) (process.Ran, error)
+	Run func(ctx context.Context, u unit.Spec, id string, command []string) (oneshot.Ran, error)
 
 	// Tests put fakes here.
 	discover func(ctx context.Context, own process.Own, queries []process.Query) []finding

@@ -23,6 +23,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -433,14 +434,14 @@ func TestReadinessApartFromLiveness(t *testing.T) {
 		w.start(db.Discover)
 		s := w.open(t, t.TempDir())
 		var ready atomic.Bool
-		s.opts.Run = func(_ context.Context, u unit.Spec, id string, command []string) (process.Ran, error) {
+		s.opts.Run = func(_ context.Context, u unit.Spec, id string, command []string) (oneshot.Ran, error) {
 			if u.Name != "db" || id != "db-0" || command[0] != "./ready" {
 				t.Errorf("it runs %q for %s of %s", command, id, u.Name)
 			}
 			if !ready.Load() {
-				return process.Ran{}, errors.New("not yet")
+				return oneshot.Ran{}, errors.New("not yet")
 			}
-			return process.Ran{Exit: identity.Exit{Source: identity.ExitWait}}, nil
+			return oneshot.Ran{Exit: identity.Exit{Source: identity.ExitWait}}, nil
 		}
 		s.put(db)
 		pass(time.Minute)

@@ -10,7 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -185,14 +185,14 @@ func (s subject) prober(what use, spec probe.Spec, l Link) probe.Prober {
 func probeOf(worker string) string { return worker + "/probe" }
 
 // run runs the command of a check.
-func (s subject) run(ctx context.Context, command []string) (process.Ran, error) {
+func (s subject) run(ctx context.Context, command []string) (oneshot.Ran, error) {
 	path, err := unit.LookUp(command[0])
 	if err != nil {
-		return process.Ran{}, err
+		return oneshot.Ran{}, err
 	}
 	_, env, err := s.unit.Launch(s.worker, s.rec.Port)
 	if err != nil {
-		return process.Ran{}, err
+		return oneshot.Ran{}, err
 	}
 	c := launcher.Command{Path: path, Args: command[1:], Env: env, Dir: s.unit.Dir, Attributes: s.unit.Attributes}
 	return s.env.Launcher.Run(ctx, c, probeOf(s.worker), launcher.NewToken())

@@ -15,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -159,13 +160,13 @@ func (h hook) kill(ctx context.Context, run records.HookRun) error {
 }
 
 // run runs the command, if there is one, and returns why it has failed. What an earlier run has left is killed first.
-// The error includes [process.ErrSurvived] if not all of the family could be killed.
+// The error includes [oneshot.ErrSurvived] if not all of the family could be killed.
 func (h hook) run(ctx context.Context, limit time.Duration) error {
 	if h.none() {
 		return nil
 	}
 	if err := h.sweep(ctx); err != nil {
-		return fmt.Errorf("%s: %w: %w", h.kind.Key(), process.ErrSurvived, err)
+		return fmt.Errorf("%s: %w: %w", h.kind.Key(), oneshot.ErrSurvived, err)
 	}
 	if closed(h.env.Hurry) {
 		return fmt.Errorf("%s: %w", h.kind.Key(), errHurry)
@@ -214,12 +215,12 @@ func (h hook) execute(ctx context.Context) error {
 	run := h.runs.begin(h.kind)
 	c.Lease = run.lease
 	defer func() { _ = run.lease.Close() }() // the command may not have been started
-	var ran process.Ran
+	var ran oneshot.Ran
 	err = crashpoint.Do(h.point(), func() (err error) {
 		ran, err = h.env.Launcher.Run(ctx, c, h.kind.ID(h.worker), run.Token)
 		return err
 	})
-	if errors.Is(err, process.ErrSurvived) {
+	if errors.Is(err, oneshot.ErrSurvived) {
 		return err
 	}
 	h.runs.gone(func(r records.HookRun) bool { return r.Token == run.Token })
@@ -257,7 +258,7 @@ func (h hook) conclude(ctx context.Context, r endResult) endResult {
 		return r
 	}
 	h.more = append(h.more, exitVariables(r.exit)...)
-	if r.failed = h.run(ctx, h.unit.Stop.Grace); errors.Is(r.failed, process.ErrSurvived) {
+	if r.failed = h.run(ctx, h.unit.Stop.Grace); errors.Is(r.failed, oneshot.ErrSurvived) {
 		r.err = r.failed
 	}
 	return r

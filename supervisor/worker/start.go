@@ -14,6 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -62,7 +63,7 @@ func launchAfterHook(ctx context.Context, w *owner) {
 	w.helpers.Go(func() {
 		defer cancel(nil)
 		err := h.run(before, limit)
-		if ctx.Err() != nil && errors.Is(err, process.ErrSurvived) {
+		if ctx.Err() != nil && errors.Is(err, oneshot.ErrSurvived) {
 			w.log.Error("worker command not stopped", "error", err) // the next master kills it
 		}
 		w.post(ctx, message{
@@ -79,7 +80,7 @@ func (w *owner) prepared(ctx context.Context, err error) {
 	switch {
 	case w.state.Status != records.StatusStarting || w.state.Slot != lifecycle.Vacant:
 		return
-	case errors.Is(err, process.ErrSurvived):
+	case errors.Is(err, oneshot.ErrSurvived):
 	case !w.state.Wanted:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: errHalted.Error()})
 		return
@@ -91,7 +92,7 @@ func (w *owner) prepared(ctx context.Context, err error) {
 		return
 	}
 	w.journal.add(w.event(eventHookFailed, err.Error()))
-	if errors.Is(err, process.ErrSurvived) {
+	if errors.Is(err, oneshot.ErrSurvived) {
 		w.hold(ctx, err)
 		return
 	}

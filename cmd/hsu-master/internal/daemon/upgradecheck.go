@@ -24,6 +24,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/process/executable"
+	"github.com/core-tools/hsu-master/supervisor/process/oneshot"
 )
 
 // upgradeCheckWord is the hidden command by which a master checks the program that is to replace it:
@@ -186,9 +187,9 @@ func runCheck(ctx context.Context, c master.UpgradeCheck, program *handover.Exec
 			return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
 		}), c.Env, []string{process.EnvWorkerToken + "=" + token}),
 	}
-	var ran process.Ran
+	var ran oneshot.Ran
 	err = crashpoint.Do(crashpoint.UpgradeCheck, func() (err error) {
-		ran, err = process.Run(ctx, spec, token)
+		ran, err = oneshot.Run(ctx, oneshot.Spec{Spec: spec}, token)
 		return err
 	})
 	output = strings.TrimSpace(string(ran.Output))

@@ -1,4 +1,5 @@
-package process
+// Package oneshot runs commands: processes that are awaited until they end, and then killed with all of their family.
+package oneshot
 
 import (
 	"context"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // OutputKept is how much of a command's output [Run] keeps: its end.
@@ -23,6 +25,18 @@ const (
 	runKillWait = 5 * time.Second
 )
 
+// ErrSurvived is returned by [Run] if not all of a command could be killed.
+var ErrSurvived = errors.New("processes of a command survive")
+
+// Spec describes a command.
+type Spec struct {
+	process.Spec
+
+	// Patience is the time between SIGTERM and SIGKILL. Hurry is a channel that is closed to end it.
+	Patience time.Duration
+	Hurry    <-chan struct{}
+}
+
 // Ran is how a command ended.
 type Ran struct {
 	Exit identity.Exit // valid unless Cut
@@ -34,8 +48,8 @@ type Ran struct {
 
 // Run starts a command in a session of its own and waits until it has ended or ctx ends. Then it kills what is left of
 // its family, which carries token and holds the Lease of the spec, if there is one. Run returns when all of it is gone:
-// the time after the end of ctx is that of [Family.Kill], and limited. It locks the lease first, and closes it. A spec
-// with a lease must have the Rights of [Attributes.Resolve].
+// the time after the end of ctx is that of [process.Family.Kill], and limited. It locks the lease first, and closes it.
+// A spec with a lease must have the Rights of [process.Attributes.Resolve].
 //
 // If the spec has no Output, stdout and stderr are one pipe to Run, of which it drops all but the end, so that no
 // amount of output stops the command or fills a disk.
@@ -45,7 +59,7 @@ type Ran struct {
 func Run(ctx context.Context, spec Spec, token string) (Ran, error) {
 	defer func() { _ = spec.Lease.Close() }()
 	if spec.Lease != nil {
-		if err := spec.Lease.lock(); err != nil {
+		if err := spec.Lease.Lock(); err != nil {
 			return Ran{}, fmt.Errorf("start %s: %w", spec.Path, err)
 		}
 	}
@@ -56,18 +70,18 @@ func Run(ctx context.Context, spec Spec, token string) (Ran, error) {
 	// Descendants that write elsewhere still hold the pipe at descriptor 3, so its end means that all are gone, except
 	// those that have closed it. With a lease in its place, they are looked for.
 	thorough := spec.Output != nil || spec.Lease != nil
-	spec.leash = write
+	spec.Leash = write
 	if spec.Output == nil {
 		spec.Output = write
 	}
-	p, err := Start(spec)
+	p, err := process.Start(spec.Spec)
 	_ = write.Close()      // the command has its own descriptors
 	_ = spec.Lease.Close() // while it is open here, it is held
 	if err != nil {
 		return Ran{}, errors.Join(err, output.Close())
 	}
 	id := p.Identity()
-	family := Family{
+	family := process.Family{
 		Token: token, Leader: id.PID, Main: p, Session: id.PID, StartTicks: id.StartTicks, UID: spec.Rights.Account.UID,
 	}
 	if spec.Lease != nil {
@@ -87,8 +101,8 @@ func Run(ctx context.Context, spec Spec, token string) (Ran, error) {
 
 // running is a command that Run waits for.
 type running struct {
-	process *Process
-	family  Family
+	process *process.Process
+	family  process.Family
 	output  *os.File
 	closed  chan struct{} // closed when all holders of the pipe are gone
 	tail    tail
@@ -119,7 +133,7 @@ func (r *running) terminate(patience time.Duration, hurry <-chan struct{}) {
 	}
 	// An error means that it has ended, or that it cannot be signalled: the kill reports that.
 	_ = r.process.SignalGroup(syscall.SIGTERM)
-	_ = r.process.SignalGroup(SignalContinue)
+	_ = r.process.SignalGroup(process.SignalContinue)
 	over := time.NewTimer(patience)
 	defer over.Stop()
 	select {
@@ -143,7 +157,7 @@ func (r *running) clear() error {
 	defer cancel()
 	left, err := r.family.Kill(ctx)
 	// The rest of its group are orphans that have cleared their environment.
-	if e := r.process.SignalGroup(syscall.SIGKILL); e != nil && !errors.Is(e, ErrGone) {
+	if e := r.process.SignalGroup(syscall.SIGKILL); e != nil && !errors.Is(e, process.ErrGone) {
 		err = errors.Join(err, e)
 	}
 	r.closes()

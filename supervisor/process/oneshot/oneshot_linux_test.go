@@ -1,8 +1,9 @@
-package process
+package oneshot
 
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,13 +11,37 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/internal/strays"
 )
+
+func TestMain(m *testing.M) {
+	process.RunStartHelper()
+	os.Exit(strays.Run(m, os.Stderr))
+}
+
+func testDeadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), time.Minute)
+}
+
+// testMasterID is that of all commands of one test run.
+var testMasterID = sync.OnceValue(rand.Text)
+
+func leaseHeld(t *testing.T, l *process.Lease) bool {
+	t.Helper()
+	held, err := process.LeaseHeld(l.Path(), l.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
+}
 
 // runShell runs a script with Run until until returns, or to its end if until is nil.
 func runShell(t *testing.T, script string, until func(token string)) Ran {
@@ -38,7 +63,7 @@ func runSpec(t *testing.T, spec Spec, script string, until func(token string)) R
 	}
 	spec.Path, spec.Args = "/bin/sh", []string{"-c", script}
 	spec.Env = []string{
-		"PATH=" + os.Getenv("PATH"), EnvWorkerToken + "=" + token, EnvMasterID + "=" + testMaster(),
+		"PATH=" + os.Getenv("PATH"), process.EnvWorkerToken + "=" + token, process.EnvMasterID + "=" + testMasterID(),
 	}
 	ran, err := Run(ctx, spec, token)
 	if err != nil {
@@ -58,8 +83,8 @@ func TestRunReturnsTheExitAndTheOutput(t *testing.T) {
 }
 
 func TestRunThatCannotStart(t *testing.T) {
-	if _, err := Run(t.Context(), Spec{Path: filepath.Join(t.TempDir(), "none")}, "token"); !errors.Is(err,
-		fs.ErrNotExist) {
+	spec := Spec{Spec: process.Spec{Path: filepath.Join(t.TempDir(), "none")}}
+	if _, err := Run(t.Context(), spec, "token"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Run: %v, want that the file does not exist", err)
 	}
 }
@@ -69,7 +94,7 @@ func awaitHolders(t *testing.T, token string, n int) {
 	t.Helper()
 	awaitTrue(t, fmt.Sprintf("%d processes are there", n), func() bool {
 		found := 0
-		holders, err := Scan(t.Context())
+		holders, err := process.Scan(t.Context())
 		for _, h := range holders {
 			if h.Token == token {
 				found++
@@ -198,7 +223,8 @@ func openOutput(t *testing.T) *os.File {
 func TestRunAppendsOutputToAFile(t *testing.T) {
 	f := openOutput(t)
 	for _, script := range []string{"echo one; echo two >&2", "seq 100000", "echo three"} {
-		if ran := runSpec(t, Spec{Output: f}, script, nil); !ran.Exit.Clean() || len(ran.Output) != 0 {
+		ran := runSpec(t, Spec{Spec: process.Spec{Output: f}}, script, nil)
+		if !ran.Exit.Clean() || len(ran.Output) != 0 {
 			t.Errorf("%s: it ended with %+v, want its output in the file only", script, ran)
 		}
 	}
@@ -218,7 +244,7 @@ func TestRunWithAFileKillsADaemonThatHoldsNoDescriptor(t *testing.T) {
 	script := "setsid sh -c 'exec </dev/null >/dev/null 2>&1 3>&-; echo $$ >PIDS; exec sleep 1000' & " +
 		"while [ ! -s PIDS ]; do sleep 0.01; done"
 	script = strings.ReplaceAll(script, "PIDS", pids)
-	if ran := runSpec(t, Spec{Output: openOutput(t)}, script, nil); !ran.Exit.Clean() {
+	if ran := runSpec(t, Spec{Spec: process.Spec{Output: openOutput(t)}}, script, nil); !ran.Exit.Clean() {
 		t.Errorf("it ended with %+v, want success", ran)
 	}
 	wantGone(t, pids, 1)
@@ -262,9 +288,9 @@ func closedChannel() <-chan struct{} {
 }
 
 // newLease returns a lease that is free until a command is run with it.
-func newLease(t *testing.T) *Lease {
+func newLease(t *testing.T) *process.Lease {
 	t.Helper()
-	l, err := CreateLease(filepath.Join(t.TempDir(), "lease"))
+	l, err := process.CreateLease(filepath.Join(t.TempDir(), "lease"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +298,7 @@ func newLease(t *testing.T) *Lease {
 	if err := l.Unlock(); err != nil {
 		t.Fatal(err)
 	}
-	if leaseHeld(t, l.Path(), l.ID()) {
+	if leaseHeld(t, l) {
 		t.Error("the lease is held before it is used")
 	}
 	return l
@@ -280,14 +306,14 @@ func newLease(t *testing.T) *Lease {
 
 func TestRunHoldsItsLeaseWhileItRuns(t *testing.T) {
 	l := newLease(t)
-	ran := runSpec(t, Spec{Lease: l, Output: openOutput(t)}, "sleep 1000", func(token string) {
+	ran := runSpec(t, Spec{Spec: process.Spec{Lease: l, Output: openOutput(t)}}, "sleep 1000", func(token string) {
 		awaitHolders(t, token, 1)
-		awaitTrue(t, "the lease is held", func() bool { return leaseHeld(t, l.Path(), l.ID()) })
+		awaitTrue(t, "the lease is held", func() bool { return leaseHeld(t, l) })
 	})
 	if !ran.Cut {
 		t.Errorf("it ended with %+v, want it cut off", ran)
 	}
-	if leaseHeld(t, l.Path(), l.ID()) {
+	if leaseHeld(t, l) {
 		t.Error("the lease is held when the command has ended")
 	}
 }
@@ -298,15 +324,16 @@ func TestRunWithALeaseKillsADaemonWithoutEnvironment(t *testing.T) {
 	script := "env -i /usr/bin/setsid /bin/sh -c 'echo $$ >" + pids + "; exec sleep 1000' >/dev/null 2>&1 & " +
 		"while [ ! -s " + pids + " ]; do sleep 0.01; done"
 	l := newLease(t)
-	rights, err := Attributes{}.Resolve()
+	rights, err := process.Attributes{}.Resolve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ran := runSpec(t, Spec{Lease: l, Output: openOutput(t), Rights: rights}, script, nil); !ran.Exit.Clean() {
+	spec := Spec{Spec: process.Spec{Lease: l, Output: openOutput(t), Rights: rights}}
+	if ran := runSpec(t, spec, script, nil); !ran.Exit.Clean() {
 		t.Errorf("it ended with %+v, want success", ran)
 	}
 	wantGone(t, pids, 1)
-	if leaseHeld(t, l.Path(), l.ID()) {
+	if leaseHeld(t, l) {
 		t.Error("the lease is held")
 	}
 }
@@ -328,28 +355,41 @@ func TestRunWaitsForALeaseThatIsReadNow(t *testing.T) {
 		_ = unix.Close(fd)
 	}()
 	<-begin
-	if ran := runSpec(t, Spec{Lease: l}, "exit 0", nil); !ran.Exit.Clean() {
+	if ran := runSpec(t, Spec{Spec: process.Spec{Lease: l}}, "exit 0", nil); !ran.Exit.Clean() {
 		t.Errorf("it ended with %+v, want success", ran)
 	}
 }
 
-// A program that reads its input before that is written must wait for it, and not get EAGAIN.
-func TestInputBlocks(t *testing.T) {
-	read, write, err := os.Pipe()
-	if err != nil {
+func TestHelperKeepsWhatStartPromises(t *testing.T) {
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	const text = "#!/bin/sh\npwd\necho \"$0 $*\"\nenv\nls -l /proc/$$/fd\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer read.Close()
-	defer write.Close()
-	w := prepareWorker(t).start(t, Spec{Args: childArgs("sleep"), Input: read})
-	w.expect(t, "ready")
-	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/0", w.PID()))
-	if err != nil {
-		t.Fatal(err)
+	read := func(r process.Rights) string {
+		ctx, cancel := testDeadline()
+		defer cancel()
+		ran, err := Run(ctx, Spec{Spec: process.Spec{
+			Path: "./script", Args: []string{"a", "", "b c"}, Dir: dir, Rights: r,
+			Env: []string{"X=1", "GOMAXPROCS=1", "PATH=/bin:/usr/bin"},
+		}}, "")
+		if err != nil || !ran.Exit.Clean() {
+			t.Fatalf("%+v, %v", ran, err)
+		}
+		var lines []string // without what differs between any two starts
+		for line := range strings.Lines(string(ran.Output)) {
+			if _, link, isLink := strings.Cut(line, " -> "); isLink && strings.HasPrefix(link, "pipe:") {
+				line = line[strings.LastIndex(strings.TrimSuffix(line, " -> "+link), " "):len(line)-len(link)] + "pipe"
+			} else if isLink {
+				line = link
+			}
+			lines = append(lines, line)
+		}
+		return strings.Join(lines, "")
 	}
-	_, rest, _ := strings.Cut(string(info), "flags:\t")
-	text, _, _ := strings.Cut(rest, "\n")
-	if flags, err := strconv.ParseInt(text, 8, 64); err != nil || flags&unix.O_NONBLOCK != 0 {
-		t.Errorf("flags of stdin are %q (%v), want them without O_NONBLOCK", text, err)
+	helped := process.Rights{Attributes: process.Attributes{Umask: new(uint32(0o22))}}
+	if plain, got := read(process.Rights{}), read(helped); got != plain {
+		t.Errorf("by a helper:\n%s\nwithout:\n%s", got, plain)
 	}
 }
