@@ -15,7 +15,6 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -104,7 +103,7 @@ func shutdown(c *cli.Context, detach bool) error {
 		return shutdownError(err, first, detach)
 	}
 	if !c.Bool("no-wait") {
-		waiting := terminal.StartProgress(c.App.ErrWriter, "waiting for the end of the master")
+		waiting := render.StartProgress(c.App.ErrWriter, "waiting for the end of the master")
 		err = awaitShutdown(ctx, f, stream, master, first, waiting)
 		waiting.End()
 		if err != nil {
@@ -135,7 +134,7 @@ func printShutdown(c *cli.Context, first *adminpb.ShutdownResponse, detach bool)
 
 // awaitShutdown returns when the master has ended, with an error if that was not in time, or not in order.
 func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master runningMaster,
-	last *adminpb.ShutdownResponse, p *terminal.Progress,
+	last *adminpb.ShutdownResponse, p *render.Progress,
 ) error {
 	var err error
 	for err == nil {

@@ -15,7 +15,6 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -92,7 +91,7 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	waiting := terminal.StartProgress(c.App.ErrWriter, "waiting for the workers")
+	waiting := render.StartProgress(c.App.ErrWriter, "waiting for the workers")
 	watch := watchReload(ctx, client, plan, waiting)
 	_, err = stream.Recv()
 	last := watch.end()

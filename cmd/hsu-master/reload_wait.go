@@ -10,7 +10,6 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -28,7 +27,7 @@ type reloadWait struct {
 // watchReload begins to show in p which workers a reload waits for. A master that does not answer is no fault of the
 // reload.
 func watchReload(
-	ctx context.Context, client adminpb.AdminClient, plan *adminpb.ReloadResponse, p *terminal.Progress,
+	ctx context.Context, client adminpb.AdminClient, plan *adminpb.ReloadResponse, p *render.Progress,
 ) *reloadWait {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &reloadWait{cancel: cancel, over: make(chan struct{})}

@@ -84,7 +84,7 @@ func backupState(c *cli.Context, file string) error {
 	}
 	var source string
 	write := func(dst *os.File) error {
-		p := terminal.StartProgress(c.App.ErrWriter, "copying the state")
+		p := render.StartProgress(c.App.ErrWriter, "copying the state")
 		defer p.End()
 		source, err = copyState(c.Context, f, dst, p)
 		return err
@@ -127,7 +127,7 @@ func isIn(file, dir string) bool {
 
 // copyState writes a copy of the state to dst, from the running master or, if none runs, from the state files. It
 // returns which of the two.
-func copyState(ctx context.Context, f folders, dst *os.File, p *terminal.Progress) (source string, err error) {
+func copyState(ctx context.Context, f folders, dst *os.File, p *render.Progress) (source string, err error) {
 	err = fetchState(ctx, f, dst, p)
 	switch {
 	case err == nil:
@@ -139,7 +139,7 @@ func copyState(ctx context.Context, f folders, dst *os.File, p *terminal.Progres
 }
 
 // fetchState writes the running master's state to w. It returns exit.ErrNoMaster if no master runs.
-func fetchState(ctx context.Context, f folders, w io.Writer, p *terminal.Progress) error {
+func fetchState(ctx context.Context, f folders, w io.Writer, p *render.Progress) error {
 	// First check, with a short timeout, that the master answers and uses this folder.
 	first, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()

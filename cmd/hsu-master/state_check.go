@@ -10,7 +10,6 @@ import (
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -40,7 +39,7 @@ func checkState(c *cli.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	p := terminal.StartProgress(c.App.ErrWriter, "checking the state")
+	p := render.StartProgress(c.App.ErrWriter, "checking the state")
 	problems, source, err := check(c.Context, f, file, p)
 	p.End()
 	if err != nil {
@@ -74,7 +73,7 @@ func checkState(c *cli.Context, file string) error {
 		`a contradiction in a record is settled at the next start`)
 }
 
-func check(ctx context.Context, f folders, file string, p *terminal.Progress) (store.Problems, string, error) {
+func check(ctx context.Context, f folders, file string, p *render.Progress) (store.Problems, string, error) {
 	if file != "" {
 		problems, err := store.CheckFile(file)
 		return problems, sourceFile, err

@@ -12,7 +12,6 @@ import (
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -33,7 +32,7 @@ func compactState(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	p := terminal.StartProgress(c.App.ErrWriter, "compacting the state")
+	p := render.StartProgress(c.App.ErrWriter, "compacting the state")
 	out, err := store.Compact(f.state)
 	p.End()
 	if err != nil {
@@ -87,7 +86,7 @@ func migrateState(c *cli.Context) error {
 		return err
 	}
 	dry := c.Bool(dryRunFlag)
-	p := terminal.StartProgress(c.App.ErrWriter, "migrating the state")
+	p := render.StartProgress(c.App.ErrWriter, "migrating the state")
 	var out store.Migration
 	if dry {
 		out, err = rehearse(c.Context, f, p)
@@ -125,7 +124,7 @@ func migrateState(c *cli.Context) error {
 }
 
 // rehearse migrates a temporary copy of the state.
-func rehearse(ctx context.Context, f folders, p *terminal.Progress) (_ store.Migration, err error) {
+func rehearse(ctx context.Context, f folders, p *render.Progress) (_ store.Migration, err error) {
 	dir, err := os.MkdirTemp("", "hsu-master-migration-")
 	if err != nil {
 		return store.Migration{}, fmt.Errorf("rehearse the migration: %w", err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -50,7 +49,7 @@ func restoreState(c *cli.Context, file string) error {
 	if which != "larger" && which != "backup" {
 		return exit.Usagef("--count %q: must be one of larger, backup", which)
 	}
-	p := terminal.StartProgress(c.App.ErrWriter, "restoring the state")
+	p := render.StartProgress(c.App.ErrWriter, "restoring the state")
 	out, err := store.Restore(f.state, file, store.RestoreOptions{
 		CountOfBackup: which == "backup", Incomplete: c.Bool("incomplete"),
 	})

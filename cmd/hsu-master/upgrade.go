@@ -17,7 +17,6 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
-	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 const (
@@ -78,7 +77,7 @@ func upgrade(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
-	waiting := terminal.StartProgress(c.App.ErrWriter, "upgrading")
+	waiting := render.StartProgress(c.App.ErrWriter, "upgrading")
 	outcome, err := awaitUpgrade(ctx, f, request, waiting)
 	waiting.End()
 	if err != nil {
@@ -104,7 +103,7 @@ func printUpgrade(c *cli.Context, o *adminpb.UpgradeResponse) error {
 }
 
 // awaitUpgrade has the master upgraded, and returns the outcome.
-func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *terminal.Progress,
+func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *render.Progress,
 ) (*adminpb.UpgradeResponse, error) {
 	conn, err := dialRegistry(ctx, f)
 	if err != nil {

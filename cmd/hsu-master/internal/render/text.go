@@ -1,5 +1,6 @@
-// Package render lays text out: lines and paragraphs of a width, tables, pages, times, JSON. It knows nothing of what
-// the text is about. Text that comes from workers or from a file must pass Printable before it is printed.
+// Package render lays text out: lines and paragraphs of a width, tables, pages, times, JSON, the progress of an
+// operation. It knows nothing of what the text is about. Text that comes from workers or from a file must pass
+// Printable before it is printed.
 package render
 
 import (

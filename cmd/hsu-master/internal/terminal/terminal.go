@@ -1,5 +1,5 @@
 // Package terminal finds out what the output of a command is: whether it is a terminal, how wide that is, and whether
-// anybody still reads it. On a terminal, it reads single keys and shows the progress of operations.
+// anybody still reads it. On a terminal, it reads single keys.
 package terminal
 
 import (

@@ -1,10 +1,12 @@
-package terminal
+package render
 
 import (
 	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
+
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 // Progress shows on a terminal how far an operation is that takes more than a second, on one line that it clears
@@ -22,7 +24,7 @@ const (
 
 // StartProgress starts to show the progress of an operation such as "checking the state".
 func StartProgress(w io.Writer, doing string) *Progress {
-	return newProgress(w, doing, Is(w))
+	return newProgress(w, doing, terminal.Is(w))
 }
 
 func newProgress(w io.Writer, doing string, terminal bool) *Progress {
