@@ -71,8 +71,8 @@ func (l *Writer) run() {
 	}
 }
 
-// gather returns the line with those that are in the queue now and fit into a batch: while a hundred workers start, each
-// write would wake the reader. next is the first one that does not fit, nil if there is none.
+// gather returns the line with those that are in the queue now and fit into a batch: while a hundred workers start,
+// each write would wake the reader. next is the first one that does not fit, nil if there is none.
 func (l *Writer) gather(line []byte) (batch, next []byte) {
 	for {
 		select {
