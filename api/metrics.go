@@ -71,6 +71,11 @@ func (s MetricsSource) read(ctx context.Context) *reading {
 			r.used = append(r.used, workerUsage{id, byWorker[id]})
 		}
 	}
+	endpoints := 0
+	for i := range r.services {
+		endpoints += len(r.services[i].Endpoints) + len(r.services[i].Gone) + 1
+	}
+	r.endpoints = make([]endpoint, 0, endpoints)
 	for i := range r.services {
 		r.endpoints = appendEndpoints(r.endpoints, &r.services[i])
 	}
