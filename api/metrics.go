@@ -71,6 +71,11 @@ func (s MetricsSource) read(ctx context.Context) *reading {
 			r.used = append(r.used, workerUsage{id, byWorker[id]})
 		}
 	}
+	endpoints := 0
+	for i := range r.services {
+		endpoints += len(r.services[i].Endpoints) + len(r.services[i].Gone) + 1
+	}
+	r.endpoints = make([]endpoint, 0, endpoints)
 	for i := range r.services {
 		r.endpoints = appendEndpoints(r.endpoints, &r.services[i])
 	}
@@ -260,7 +265,8 @@ func perUsage(f *exposition.Family, value func(*workerUsage) (float64, bool)) me
 
 var metricsOfCalls = []metric{
 	{gauge("service_waiting", "Calls that wait for an endpoint to become ready.", "service"), writeWaiting},
-	perEndpoint(gauge("endpoint_ready", "1 where the endpoint is ready and not ejected, else 0.", "endpoint", "service"),
+	perEndpoint(gauge("endpoint_ready",
+		"1 where the endpoint is ready and not ejected, else 0.", "endpoint", "service"),
 		func(w *exposition.Writer, e *endpoint) {
 			if e.key != "" {
 				w.Sample(yes(e.ready), e.key, e.service)

@@ -28,7 +28,8 @@ func fleetSource(n int, called bool) MetricsSource {
 		workers = append(workers, worker.Info{
 			Worker: records.Worker{ID: id, Unit: "worker", Status: records.StatusRunning}, Ready: true,
 			Checks: []worker.CheckInfo{{
-				Use: "health", Probe: "ping", Passed: true, At: time.Unix(1764562537, 123e6), Due: time.Unix(1764562542, 123e6),
+				Use: "health", Probe: "ping", Passed: true,
+				At: time.Unix(1764562537, 123e6), Due: time.Unix(1764562542, 123e6),
 			}},
 		})
 		byWorker[id] = usage.Usage{Resources: process.Resources{

@@ -24,8 +24,9 @@ func (s *Supervisor) Usage(ctx context.Context) map[string]usage.Usage {
 
 // subjects returns the processes that are measured.
 func (s *set) subjects() []launcher.Subject {
-	var subjects []launcher.Subject
-	for _, w := range s.list() {
+	workers := s.list()
+	subjects := make([]launcher.Subject, 0, len(workers))
+	for _, w := range workers {
 		if info := w.Info(); info != nil && info.Instance != nil && info.Instance.PID != 0 {
 			subjects = append(subjects, launcher.Subject{Worker: info.ID, Instance: *info.Instance})
 		}

@@ -177,7 +177,8 @@ func TestSamplesAllocateNothing(t *testing.T) {
 
 func FuzzLabelValues(f *testing.F) {
 	for _, seed := range []string{
-		"", "worker-0", `a\b"c`, "two\nlines", `\n`, "\xff", "ok\xc3(\"\n\\", "größer", "\x00", "\uFFFD", "\xed\xa0\x80", "\r",
+		"", "worker-0", `a\b"c`, "two\nlines", `\n`, "\xff", "ok\xc3(\"\n\\", "größer", "\x00", "\uFFFD",
+		"\xed\xa0\x80", "\r",
 	} {
 		f.Add(seed, "b", 1.5)
 		f.Add("exec \xff\xfe", seed, math.Inf(1))

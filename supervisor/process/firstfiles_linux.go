@@ -10,9 +10,9 @@ import (
 	"github.com/core-tools/hsu-master/internal/procfs"
 )
 
-// firstFiles remembers the regular files that processes had open when they were seen first. A process inherits the lease
-// of its family, so it holds none that was not among them. Reading the descriptors of all foreign processes at each
-// reading would cost more than all the rest.
+// firstFiles remembers the regular files that processes had open when they were seen first. A process inherits the
+// lease of its family, so it holds none that was not among them. Reading the descriptors of all foreign processes at
+// each reading would cost more than all the rest.
 type firstFiles struct {
 	mu    sync.Mutex
 	known map[int]filesOf // by PID

@@ -50,6 +50,7 @@ func (s *Service) Info() ServiceInfo {
 	info := ServiceInfo{Name: s.name, Policy: s.policy, InFlight: s.inFlight, Past: s.past}
 	info.Waiting = s.waiting.Len() + int(s.paused.Load())
 	present := make(map[*figures]bool, len(s.members))
+	info.Endpoints = make([]EndpointInfo, 0, len(s.members))
 	for _, m := range s.members {
 		present[m.figures] = true
 		info.Endpoints = append(info.Endpoints, EndpointInfo{

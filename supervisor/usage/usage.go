@@ -6,7 +6,6 @@ package usage
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/launcher"
@@ -118,11 +117,11 @@ func (u Usage) since(before Usage, passed time.Duration) Usage {
 
 // present returns the usage of the workers whose process is still the one that was measured.
 func (r reading) present(subjects []launcher.Subject) map[string]Usage {
-	instances := make(map[string]instance, len(subjects))
+	present := make(map[string]Usage, len(r.of))
 	for _, s := range subjects {
-		instances[s.Worker] = instanceOf(s)
+		if u, measured := r.of[s.Worker]; measured && u.instance == instanceOf(s) {
+			present[s.Worker] = u
+		}
 	}
-	present := maps.Clone(r.of)
-	maps.DeleteFunc(present, func(worker string, u Usage) bool { return instances[worker] != u.instance })
 	return present
 }

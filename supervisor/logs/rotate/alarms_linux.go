@@ -96,22 +96,22 @@ func (a *alarms) serve() {
 }
 
 // note notes the changes in a list of events, and reports whether there are any.
-func (a *alarms) note(events []byte) (any bool) {
+func (a *alarms) note(events []byte) (found bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for len(events) >= unix.SizeofInotifyEvent {
 		event := (*unix.InotifyEvent)(unsafe.Pointer(&events[0]))
 		events = events[min(len(events), unix.SizeofInotifyEvent+int(event.Len)):]
-		if worker, found := a.set[event.Wd]; found {
+		if worker, set := a.set[event.Wd]; set {
 			delete(a.set, event.Wd)
-			a.changed, any = append(a.changed, worker), true
+			a.changed, found = append(a.changed, worker), true
 		}
 		if event.Mask&unix.IN_Q_OVERFLOW != 0 { // events were dropped
 			for watch, worker := range a.set {
 				delete(a.set, watch)
-				a.changed, any = append(a.changed, worker), true
+				a.changed, found = append(a.changed, worker), true
 			}
 		}
 	}
-	return any
+	return found
 }
