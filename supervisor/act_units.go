@@ -21,8 +21,8 @@ func (x *acting) units(ctx context.Context) error {
 	if err := x.checkUnits(s.set.specs()); err != nil {
 		return err
 	}
-	if s.changes.busy() {
-		x.waiting(x.Names, "another change is under way")
+	if other := s.changes.underWay(); other != "" {
+		x.waiting(x.Names, other)
 	}
 	done, err := s.changes.begin(ctx)
 	if err != nil {

@@ -137,6 +137,9 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 		if rec.Rollout == nil {
 			continue
 		}
+		if by := rec.Rollout.Operator; by != nil { // who causes the stops of the spare workers
+			ctx = WithOperator(ctx, *by)
+		}
 		what, detail := rolloutOutcomes[rec.Rollout.Act].completed, rec.Name
 		if err != nil {
 			what, detail = rolloutOutcomes[rec.Rollout.Act].stopped, rec.Name+": "+err.Error()

@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -148,6 +149,40 @@ func TestRestartReplacesTheRunningWorkers(t *testing.T) {
 	}
 	awaitStopped(h, "worker-2")
 	refused(h, 1, `worker-2 is stopped: start it with "worker start"`, "worker", "restart", "worker-2")
+	m.Stop()
+	h.WantNothingLeft()
+}
+
+// Without a file, a reload marks the workers whose program has changed, of which a dry run tells only. A restart of the
+// outdated ones replaces them.
+func TestReloadWithoutAFileMarksOutdatedWorkers(t *testing.T) {
+	h := harness.NewHost(t)
+	program := filepath.Join(h.Dir, "program")
+	harness.Install(t, program, harness.Programs.Worker, "")
+	h.Flags = harness.WorkersOf(program, 2)
+	m := h.Start()
+	want := h.AwaitRunning(2).Instances()
+	outdated := func(want bool, reloads int) {
+		t.Helper()
+		for _, w := range h.Dump().Workers {
+			if w.Outdated != want {
+				t.Errorf("%s is outdated: %t, want %t", w.ID, w.Outdated, want)
+			}
+		}
+		if r := h.CLI("events", "--type", "reload"); strings.Count(r.Stdout, "\n") != reloads {
+			t.Errorf("events of reloads: %+v, want %d", r, reloads)
+		}
+	}
+	const text = "worker: mark as outdated 2 workers: executable\n"
+	act(h, "nothing has changed\n", "reload", "--dry-run")
+	harness.Install(t, program, harness.Programs.Worker, "more")
+	act(h, text, "reload", "--dry-run")
+	outdated(false, 0)
+	act(h, text, "reload")
+	outdated(true, 1)
+	h.AwaitRunning(2).WantInstances(t, want)
+	act(h, "worker-0: restarted\nworker-1: restarted\n", "worker", "restart", "--outdated")
+	outdated(false, 1)
 	m.Stop()
 	h.WantNothingLeft()
 }
