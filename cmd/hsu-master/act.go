@@ -137,6 +137,7 @@ func act(c *cli.Context, req *adminpb.ActRequest) error {
 
 // printAct prints the reports of the master until the end: progress on a terminal, and the outcomes.
 func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req *adminpb.ActRequest) error {
+	failed := ""
 	for told := false; ; told = true {
 		r, err := receive()
 		if errors.Is(err, io.EOF) {
@@ -145,19 +146,25 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req 
 			}
 			return nil
 		}
+		if status.Code(err) == codes.Aborted && failed != "" {
+			return hint(errors.New("not all is done"), `"hsu-master why %s" explains it`, failed)
+		}
 		if err != nil {
 			return actError(err)
 		}
 		stage := supervisor.Stage(r.GetPhase())
+		if stage == supervisor.StageFailed && failed == "" {
+			failed = printable(r.GetName())
+		}
 		last := stage == supervisor.StageDone || stage == supervisor.StageFailed ||
 			req.GetNoWait() && stage == supervisor.StageBegun
 		switch {
 		case c.Bool(jsonFlag):
 			err = printJSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
 		case last:
-			_, err = fmt.Fprintln(c.App.Writer, actLine(r))
+			_, err = fmt.Fprintln(c.App.Writer, onTerminal(c.App.Writer, actLine(r)))
 		case r.GetReason() != "" && isTerminal(c.App.ErrWriter):
-			_, err = fmt.Fprintln(c.App.ErrWriter, actLine(r))
+			_, err = fmt.Fprintln(c.App.ErrWriter, onTerminal(c.App.ErrWriter, actLine(r)))
 		}
 		if err != nil {
 			return fmt.Errorf("print: %w", err)

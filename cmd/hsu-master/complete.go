@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -144,6 +145,14 @@ func (n names) ofFlag(flag, prefix string) []candidate {
 		return candidates(n.workers, "worker", prefix, "")
 	case "unit":
 		return candidates(n.units, "unit", prefix, "")
+	case "type":
+		var found []candidate
+		for _, t := range eventtype.All {
+			found = append(found, candidate{prefix + t.Name, strings.ReplaceAll(t.Doc, "`", "")})
+		}
+		return found
+	case sortFlag:
+		return candidates(loadOrders, "", prefix, "")
 	}
 	return nil
 }

@@ -21,7 +21,9 @@ import (
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/history"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // followedEvents is the number of recorded events that "events -f" begins with.
@@ -192,10 +194,8 @@ func (r *eventReader) offline() error {
 		return offline(r.folders, err)
 	}
 	q := api.QueryOf(r.req)
-	for _, name := range q.Names {
-		if err := r.checkName(name, entries); err != nil {
-			return err
-		}
+	if err := r.checkNames(q.Names, entries); err != nil {
+		return err
 	}
 	for _, e := range q.Filter(entries) {
 		if err := r.printEntry(e); err != nil {
@@ -205,26 +205,28 @@ func (r *eventReader) offline() error {
 	return nil
 }
 
-// checkName returns an error for a name of no worker or unit in the state.
-func (r *eventReader) checkName(name string, entries []records.Entry) error {
+// checkNames returns an error for a name of no worker or unit, neither in the history nor in the rest of the state.
+func (r *eventReader) checkNames(names []string, entries []records.Entry) error {
+	inHistory := map[string]bool{}
+	for _, e := range entries {
+		inHistory[e.Worker], inHistory[e.UnitName()] = true, true
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return inHistory[name] })
+	if len(names) == 0 {
+		return nil
+	}
 	snap, err := store.ReadSnapshot(r.folders.state)
 	if err != nil {
 		return offline(r.folders, err)
 	}
-	var known []string
+	infos := make([]worker.Info, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
-		known = append(known, w.ID, w.Unit)
+		infos = append(infos, worker.Info{Worker: w})
 	}
-	for _, u := range snap.Units {
-		known = append(known, u.Name)
+	if _, err = supervisor.SelectRecorded(snap, infos, false, names...); err != nil {
+		return unknownName(err.Error())
 	}
-	for _, e := range entries {
-		known = append(known, e.Worker, e.UnitName())
-	}
-	if slices.Contains(known, name) {
-		return nil
-	}
-	return fmt.Errorf("no such worker or unit: %q%s", name, nearest.DidYouMean(name, known))
+	return nil
 }
 
 func (r *eventReader) print(resp *adminpb.EventsResponse) error {
@@ -293,7 +295,7 @@ func eventsError(err error) error {
 	said := errors.New(printable(s.Message()))
 	switch s.Code() {
 	case codes.NotFound:
-		return hint(said, `"hsu-master worker list" lists the workers`)
+		return unknownName(s.Message())
 	case codes.OutOfRange:
 		return hint(said, "leave --after out to read from the beginning")
 	case codes.ResourceExhausted:

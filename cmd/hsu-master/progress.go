@@ -44,10 +44,7 @@ func newProgress(w io.Writer, doing string, terminal bool) *progress {
 				}
 				return
 			case now := <-timer.C:
-				fmt.Fprintf(w, "\r\x1b[K%s: %s", doing, p.text(now.Sub(began)))
-				if detail := p.detail.Load(); detail != nil {
-					fmt.Fprintf(w, ", %.60s", *detail)
-				}
+				fmt.Fprint(w, "\r\x1b[K"+cutAt(doing+": "+p.text(now.Sub(began)), widthFor(w)-1))
 				timer.Reset(progressEvery)
 			}
 		}
@@ -56,10 +53,14 @@ func newProgress(w io.Writer, doing string, terminal bool) *progress {
 }
 
 func (p *progress) text(took time.Duration) string {
+	text := fmt.Sprintf("%d s", int(took.Seconds()))
 	if total := p.total.Load(); total > 0 {
-		return fmt.Sprintf("%d %%, %d s", 100*p.done.Load()/total, int(took.Seconds()))
+		text = fmt.Sprintf("%d %%, %s", 100*p.done.Load()/total, text)
 	}
-	return fmt.Sprintf("%d s", int(took.Seconds()))
+	if detail := p.detail.Load(); detail != nil && *detail != "" {
+		text += ", " + *detail
+	}
+	return text
 }
 
 // end clears the line. It must be called before anything else is printed.

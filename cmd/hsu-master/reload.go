@@ -67,7 +67,7 @@ func reload(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
-	conn, err := dialAdmin(ctx, f)
+	conn, err := dialRegistry(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,9 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return reloadError(ctx, err, "")
 	}
+	waiting := startProgress(c.App.ErrWriter, "waiting for the master")
 	plan, err := stream.Recv()
+	waiting.end()
 	if err != nil {
 		return reloadError(ctx, err, "")
 	}
@@ -89,7 +91,7 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	waiting := startProgress(c.App.ErrWriter, "waiting for the workers")
+	waiting = startProgress(c.App.ErrWriter, "waiting for the workers")
 	watch := watchReload(ctx, client, plan, waiting)
 	_, err = stream.Recv()
 	last := watch.end()
@@ -147,15 +149,16 @@ func reloadToJSON(plan *adminpb.ReloadResponse) reloadJSON {
 
 func printReload(w io.Writer, plan *adminpb.ReloadResponse) {
 	for _, c := range plan.GetChanges() {
-		fmt.Fprintf(w, "%s: %s %s: %s\n", printable(c.GetUnit()), verbs[supervisor.Action(c.GetAction())],
-			count(len(c.GetWorkers()), "worker"), printable(strings.Join(c.GetReasons(), ", ")))
+		fmt.Fprintln(w, onTerminal(w, fmt.Sprintf("%s: %s %s: %s", printable(c.GetUnit()),
+			verbs[supervisor.Action(c.GetAction())], count(len(c.GetWorkers()), "worker"),
+			printable(strings.Join(c.GetReasons(), ", ")))))
 	}
 	for _, key := range plan.GetLater() {
 		when := "at the next start of the master"
 		if key == "listen" {
 			when += `, or under systemd after "hsu-master systemd install", as the listener is the socket unit's`
 		}
-		fmt.Fprintf(w, "%s: takes effect %s\n", printable(key), when)
+		fmt.Fprintln(w, onTerminal(w, fmt.Sprintf("%s: takes effect %s", printable(key), when)))
 	}
 	if len(plan.GetChanges())+len(plan.GetLater()) == 0 {
 		fmt.Fprintln(w, "nothing has changed")

@@ -31,7 +31,8 @@ func scaleCommand() *cli.Command {
 		&cli.DurationFlag{
 			Name: "timeout", Value: time.Minute,
 			Usage: "`DURATION` to wait for the workers; what is recorded goes on after it",
-		})
+		},
+		jsonOutput())
 	cmd.Description = fmt.Sprintf(`N is 0 to %d. The workers of the command line are the unit "worker".
 
 The number replaces the configured one until a start or a reload changes that,
@@ -76,10 +77,12 @@ func scaleUnit(c *cli.Context, arg string) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	waiting := startProgress(c.App.ErrWriter, "waiting for the workers of "+printable(unit))
 	resp, err := adminpb.NewAdminClient(conn).Scale(ctx, &adminpb.ScaleRequest{
 		Unit: unit, Replicas: int32(n), //nolint:gosec // parseScale has bounded it
 		NoWait: c.Bool("no-wait"), Timeout: durationpb.New(limit),
 	})
+	waiting.end()
 	if status.Code(err) == codes.NotFound {
 		return noUnit(ctx, f, unit)
 	}
@@ -94,8 +97,25 @@ func scaleUnit(c *cli.Context, arg string) error {
 	if err != nil {
 		return scaleError(err)
 	}
-	printScaling(c.App.Writer, unit, n, resp)
+	if c.Bool(jsonFlag) {
+		return printJSON(c.App.Writer, scaleJSON{
+			unit, n, int(resp.GetBefore()), int(resp.GetConfigured()),
+			append([]string{}, resp.GetAdded()...), append([]string{}, resp.GetRemoved()...), !c.Bool("no-wait"),
+		})
+	}
+	printScaling(c.App.Writer, unit, n, resp, c.Bool("no-wait"))
 	return nil
+}
+
+// scaleJSON is the output of "worker scale --json". Scripts depend on it.
+type scaleJSON struct {
+	Unit       string   `json:"unit"`
+	Replicas   int      `json:"replicas"`
+	Before     int      `json:"before"`
+	Configured int      `json:"configured"`
+	Added      []string `json:"added"`
+	Removed    []string `json:"removed"`
+	Done       bool     `json:"done"` // whether the added workers are ready, and the removed ones stopped
 }
 
 // noUnit returns the error for a unit that the running master does not have.
@@ -129,16 +149,20 @@ func scaleError(err error) error {
 	}
 }
 
-func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse) {
+func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse, begun bool) {
+	started, stopped := "started", "stopped"
+	if begun {
+		started, stopped = "being started", "being stopped"
+	}
 	fmt.Fprintf(w, "%s has %s, before %d", printable(unit), count(n, "worker"), resp.GetBefore())
 	if configured := int(resp.GetConfigured()); configured != n {
 		fmt.Fprintf(w, ", configured %d", configured)
 	}
 	fmt.Fprintln(w)
 	if ids := resp.GetAdded(); len(ids) > 0 {
-		fmt.Fprintf(w, "started: %s\n", printable(strings.Join(ids, ", ")))
+		fmt.Fprintln(w, onTerminal(w, started+": "+printable(strings.Join(ids, ", "))))
 	}
 	if ids := resp.GetRemoved(); len(ids) > 0 {
-		fmt.Fprintf(w, "stopped: %s\n", printable(strings.Join(ids, ", ")))
+		fmt.Fprintln(w, onTerminal(w, stopped+": "+printable(strings.Join(ids, ", "))))
 	}
 }

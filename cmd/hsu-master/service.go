@@ -87,46 +87,79 @@ func listServices(c *cli.Context) error {
 	return nil
 }
 
-// printServices prints a table with one line per endpoint. The figures are printed only for a running master,
-// which has them.
+// printServices prints a table with one line per endpoint, or on a terminal that is too narrow for that, one for each
+// service. The figures are printed only for a running master, which has them.
 func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "no services")
 		return err
 	}
-	titles, none := []string{"SERVICE", "ENDPOINT", "WORKER", "SOURCE", "STATE"}, []string{"-", "-", "-", "no endpoint"}
+	titles := []string{"SERVICE", "ENDPOINT", "WORKER", "SOURCE", "STATE"}
 	if live {
 		titles = append(titles, "CALLS", "IN FLIGHT", "FAILED", "P50", "P99")
-		none = append(none, "-", "-", "-", "-", "-")
 	}
-	table := newTable(titles...)
-	for _, s := range list {
-		if len(s.GetEndpoints()) == 0 {
-			table.row(append([]string{printable(s.GetName())}, none...)...)
-		}
-		for _, e := range s.GetEndpoints() {
-			cells := []string{
-				printable(s.GetName()), printable(e.GetAddress()), printable(orDash(e.GetWorker())),
-				printable(orDash(e.GetSource())), endpointState(e),
-			}
-			if live {
-				f := e.GetFigures()
-				cells = append(cells, strconv.FormatUint(f.GetCalls(), 10), strconv.FormatInt(f.GetInFlight(), 10),
-					strconv.FormatUint(failures(f), 10), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
-			}
-			table.row(cells...)
+	all, narrow := newTable(titles...), make([]*table, len(list))
+	for i, s := range list {
+		narrow[i] = newTable(titles[1:]...)
+		for _, cells := range endpointRows(s, live) {
+			all.row(append([]string{printable(s.GetName())}, cells...)...)
+			narrow[i].row(cells...)
 		}
 	}
-	if err := table.print(w); err != nil {
+	if width := terminalWidth(w); width == 0 || all.width() <= width {
+		return errors.Join(all.print(w), printServiceRemarks(w, list))
+	}
+	for i, s := range list {
+		fmt.Fprintln(w, cutAt(printable(s.GetName()), terminalWidth(w)))
+		if err := narrow[i].print(w); err != nil {
+			return err
+		}
+	}
+	return printServiceRemarks(w, list)
+}
+
+// endpointRows returns the cells of a line for each endpoint of a service, without its name.
+func endpointRows(s *adminpb.Service, live bool) (rows [][]string) {
+	if len(s.GetEndpoints()) == 0 {
+		none := []string{"-", "-", "-", "no endpoint"}
+		if live {
+			none = append(none, "-", "-", "-", "-", "-")
+		}
+		return [][]string{none}
+	}
+	for _, e := range s.GetEndpoints() {
+		cells := []string{
+			printable(e.GetAddress()), printable(orDash(e.GetWorker())), printable(orDash(e.GetSource())),
+			endpointState(e),
+		}
+		if live {
+			f := e.GetFigures()
+			cells = append(cells, strconv.FormatUint(f.GetCalls(), 10), strconv.FormatInt(f.GetInFlight(), 10),
+				strconv.FormatUint(failures(f), 10), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// printServiceRemarks prints below the tables what has no column.
+func printServiceRemarks(w io.Writer, list []*adminpb.Service) error {
+	tell := func(format string, args ...any) error {
+		_, err := fmt.Fprintln(w, "\n"+onTerminal(w, fmt.Sprintf(format, args...)))
 		return err
 	}
 	for _, s := range list {
+		name := printable(s.GetName())
 		if n := s.GetWaiting(); n > 0 {
-			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", printable(s.GetName()), count(int(n), "call"))
+			if err := tell("%s has %s waiting for an endpoint", name, count(int(n), "call")); err != nil {
+				return err
+			}
 		}
 		for _, e := range s.GetEndpoints() {
 			for _, remark := range remarks(e) {
-				fmt.Fprintf(w, "\n%s at %s %s\n", printable(s.GetName()), printable(e.GetAddress()), remark)
+				if err := tell("%s at %s %s", name, printable(e.GetAddress()), remark); err != nil {
+					return err
+				}
 			}
 		}
 	}

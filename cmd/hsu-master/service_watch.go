@@ -36,7 +36,7 @@ type changeJSON struct {
 	Endpoint *endpointJSON `json:"endpoint,omitempty"`
 }
 
-// watchServices prints changes until it is interrupted.
+// watchServices prints changes until it is interrupted, or nobody reads them any more.
 func watchServices(c *cli.Context, f folders) error {
 	w := watch{
 		open: func(ctx context.Context) (nextChange, func(), error) { return openWatch(ctx, f) },
@@ -44,7 +44,9 @@ func watchServices(c *cli.Context, f folders) error {
 			return printChange(c, kind, change, time.Now())
 		},
 	}
-	return w.follow(c.Context)
+	ctx, end := withReader(c.Context, c.App.Writer)
+	defer end()
+	return w.follow(ctx)
 }
 
 // nextChange waits for the next change. Its error is a gRPC status.
@@ -214,6 +216,6 @@ func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now
 			words = append(words, endpointState(e))
 		}
 	}
-	_, err := fmt.Fprintln(c.App.Writer, strings.Join(words, "  "))
+	_, err := fmt.Fprintln(c.App.Writer, onTerminal(c.App.Writer, strings.Join(words, "  ")))
 	return err
 }

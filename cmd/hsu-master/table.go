@@ -33,6 +33,16 @@ func (t *table) print(w io.Writer) error {
 	return nil
 }
 
+// width returns the width of the widest line if nothing is cut or wrapped.
+func (t *table) width() int {
+	widths := columnWidths(t.withoutEmpty())
+	sum := columnGap * (len(widths) - 1)
+	for _, n := range widths {
+		sum += n
+	}
+	return sum
+}
+
 // text lays the table out for a width; 0 means that there is none.
 func (t *table) text(width int) string {
 	rows := t.withoutEmpty()

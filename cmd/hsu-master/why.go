@@ -175,8 +175,12 @@ func withoutWorkers(u *adminpb.Unit) string {
 	case u.GetRetired():
 		p.field("why", "it is not in the configuration any more", 1)
 	case u.GetDisabled():
+		do := "hsu-master unit enable " + u.GetName()
+		if u.GetReplicas() == 0 {
+			do += "  or, if its file disables it: enabled: true there, then hsu-master reload"
+		}
 		p.field("why", "it is disabled", 1)
-		p.field("do", "hsu-master unit enable "+u.GetName(), 2)
+		p.field("do", do, 2)
 	case u.Scale != nil && u.GetScale() == 0:
 		p.field("why", fmt.Sprintf("an operator has scaled it to 0, the configuration says %d", u.GetReplicas()), 2)
 		p.field("do", fmt.Sprintf("hsu-master worker scale %s=%d", u.GetName(), max(1, u.GetReplicas())), 2)
@@ -212,7 +216,7 @@ func printShort(w io.Writer, list []*adminpb.Inspection, live bool, now time.Tim
 		p.add(headOf(in, now))
 		p.field("why", e.why, 2)
 		if e.next != "goes on" {
-			p.field("next", e.next, 1)
+			p.field("next", e.next, 2)
 		}
 	}
 	fmt.Fprint(w, p.String())
