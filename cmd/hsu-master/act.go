@@ -82,7 +82,7 @@ is restarted by its policy. A worker stopped by STOP is reported as suspended.`,
 			return usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
 		}
 		if _, err := supervisor.ParseSignal(c.Args().First()); err != nil {
-			return usageError{err}
+			return usagef("%w: see %q", err, c.Command.HelpName+" --help")
 		}
 		return act(c, &adminpb.ActRequest{
 			Verb: string(supervisor.VerbSignal), Signal: c.Args().First(), Names: c.Args().Tail(),

@@ -30,7 +30,7 @@ import (
 const followedEvents = 10
 
 func eventsCommand() *cli.Command {
-	cmd := leaf("events", "print the history: what workers did, and what operators told them", printEvents,
+	cmd := leaf("events", "print the history: what workers did, and what operators told them", nil,
 		&cli.BoolFlag{
 			Name: "follow", Aliases: []string{"f"},
 			Usage: "go on with new events, also those of the next masters, until interrupted",
@@ -51,6 +51,12 @@ func eventsCommand() *cli.Command {
 			Usage: "`TYPE` print events of this type, such as exited or failed; can be repeated",
 		},
 		&cli.BoolFlag{Name: jsonFlag, Usage: "print JSON, an object on a line for each event"})
+	cmd.Action = func(c *cli.Context) error {
+		if name := c.Args().First(); c.NArg() > 0 {
+			return usagef("%s takes no argument, got %q: did you mean \"--worker %s\"?", c.Command.HelpName, name, name)
+		}
+		return printEvents(c)
+	}
 	cmd.Description = `The history is durable: it has every transition of a worker with its reason, and
 every act of an operator with the user and the command. Without a running master
 it is read from the state. The newest events are kept, see EVENTS in

@@ -50,11 +50,11 @@ func parseScale(arg string) (unit string, n int, err error) {
 	if !found || unit == "" {
 		return "", 0, usagef("%q: must be UNIT=N such as worker=3", arg)
 	}
-	n, err = strconv.Atoi(count)
-	if err != nil || n < 0 || n > supervisor.MaxReplicas {
+	wanted, err := strconv.ParseUint(count, 10, 16) // without a sign: +1 is no number of workers
+	if err != nil || wanted > supervisor.MaxReplicas {
 		return "", 0, usagef("%q: must be a number of workers from 0 to %d", arg, supervisor.MaxReplicas)
 	}
-	return unit, n, nil
+	return unit, int(wanted), nil
 }
 
 func scaleUnit(c *cli.Context, arg string) error {

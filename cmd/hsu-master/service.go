@@ -98,20 +98,30 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 	if live {
 		titles = append(titles, "CALLS", "IN FLIGHT", "FAILED", "P50", "P99")
 	}
-	all, narrow := newTable(titles...), make([]*table, len(list))
-	for i, s := range list {
-		narrow[i] = newTable(titles[1:]...)
+	table := newTable(titles...)
+	for _, s := range list {
 		for _, cells := range endpointRows(s, live) {
-			all.row(append([]string{printable(s.GetName())}, cells...)...)
-			narrow[i].row(cells...)
+			table.row(append([]string{printable(s.GetName())}, cells...)...)
 		}
 	}
-	if width := terminalWidth(w); width == 0 || all.width() <= width {
-		return errors.Join(all.print(w), printServiceRemarks(w, list))
+	if width := terminalWidth(w); width > 0 && table.width() > width {
+		return printNarrowServices(w, list, titles[1:], live)
 	}
-	for i, s := range list {
-		fmt.Fprintln(w, cutAt(printable(s.GetName()), terminalWidth(w)))
-		if err := narrow[i].print(w); err != nil {
+	if err := table.print(w); err != nil {
+		return err
+	}
+	return printServiceRemarks(w, list)
+}
+
+// printNarrowServices prints a table for each service, below its name.
+func printNarrowServices(w io.Writer, list []*adminpb.Service, titles []string, live bool) error {
+	for _, s := range list {
+		fmt.Fprintln(w, cutAt(printable(s.GetName()), widthFor(w)))
+		table := newTable(titles...)
+		for _, cells := range endpointRows(s, live) {
+			table.row(cells...)
+		}
+		if err := table.print(w); err != nil {
 			return err
 		}
 	}

@@ -293,7 +293,12 @@ func explained(in *adminpb.Inspection, live bool, now time.Time) string {
 		p.field("process", processText(in, now), 1)
 	}
 	p.list("limits", unenforcedKeys(w))
-	p.list("output", lastLines(w.GetLastOutput(), screen-len(p.lines)))
+	output := lastLines(w.GetLastOutput(), screen-len(p.lines))
+	if len(output) == 1 { // there is room for all of it
+		p.field("output", output[0], 3)
+		return p.String()
+	}
+	p.list("output", output)
 	return p.String()
 }
 

@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,6 +30,8 @@ func TestScaleOutlivesTheMaster(t *testing.T) {
 	delete(want, "worker-2")
 	delete(want, "worker-3")
 	h.AwaitRunning(1).WantInstances(t, want)
+	refused(h, 1, "it was removed; its log is kept: "+filepath.Join(h.State, "logs", "worker-3.log"),
+		"worker", "logs", "worker-3")
 	m.Kill()
 	m = h.Start()
 	h.AwaitRunning(1).WantInstances(t, want)

@@ -52,11 +52,11 @@ func (p Program) environ(m manifest, list int) []string {
 	if p.Late == nil {
 		return environ
 	}
-	late := m.ID
+	late := []string{m.ID}
 	for _, s := range p.Late() {
-		late += " " + strconv.Itoa(int(s))
+		late = append(late, strconv.Itoa(int(s)))
 	}
-	return append(environ, signalsVariable+"="+late)
+	return append(environ, signalsVariable+"="+strings.Join(late, " "))
 }
 
 // late returns the signals of the text that environ has made for this manifest, none if it is for another one.
