@@ -174,6 +174,8 @@ func TestParagraphIsIndented(t *testing.T) {
 		"  of 3 workers, 2 run":   "  of 3\n    workers,\n    2 run",
 		"  well":                  "  well",
 		"unbreakableword and two": "unbreakableword\n  and two",
+		"ääääää ääää":             "ääääää\n  ääää",
+		"ääää ääää":               "ääää ääää", // characters count, not bytes
 	} {
 		if got := paragraph(text, 12, 2); got != want {
 			t.Errorf("%q becomes\n%s\nwant\n%s", text, got, want)
