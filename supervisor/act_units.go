@@ -18,6 +18,7 @@ import (
 // units enables or disables units. All of them are recorded at once.
 func (x *acting) units(ctx context.Context) error {
 	s := x.s
+	x.Names = slices.Compact(slices.Sorted(slices.Values(x.Names))) // each once, as with workers
 	if err := x.checkUnits(s.set.specs()); err != nil {
 		return err
 	}

@@ -192,7 +192,7 @@ func TestDisableOutlivesTheMasterUntilEnable(t *testing.T) {
 	h := harness.NewHost(t, harness.Workers(2)...)
 	m := h.Start()
 	h.AwaitRunning(2)
-	act(h, "worker: disabled: worker-0, worker-1\n", "unit", "disable", "worker")
+	act(h, "worker: disabled: worker-0, worker-1\n", "unit", "disable", "worker", "worker")
 	h.AwaitRunning(0)
 	m.Kill()
 	h.Flags = harness.Workers(3)
