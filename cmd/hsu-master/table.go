@@ -11,7 +11,8 @@ import (
 // table is text in columns, of which the first row has the titles. Its cells must be printable.
 //
 // On a terminal, it is as wide as that at most: the last column is wrapped, and if that is not enough, the longest
-// cells of the other columns are cut, which then end in "…". In a file or a pipe, nothing is wrapped or cut.
+// cells of the other columns are cut, which then end in "…". In a file or a pipe, and if it cannot become as narrow as
+// the terminal, nothing is wrapped or cut.
 type table struct{ rows [][]string }
 
 const (
@@ -35,7 +36,11 @@ func (t *table) print(w io.Writer) error {
 
 // width returns the width of the widest line if nothing is cut or wrapped.
 func (t *table) width() int {
-	widths := columnWidths(t.withoutEmpty())
+	return widthOfLine(columnWidths(t.withoutEmpty()))
+}
+
+// widthOfLine returns the width of a line with columns of these widths.
+func widthOfLine(widths []int) int {
 	sum := columnGap * (len(widths) - 1)
 	for _, n := range widths {
 		sum += n
@@ -48,8 +53,12 @@ func (t *table) text(width int) string {
 	rows := t.withoutEmpty()
 	widths := columnWidths(rows)
 	last := len(widths) - 1
-	if width > 0 {
-		fit(widths, width)
+	if fitted := slices.Clone(widths); width > 0 {
+		if fit(fitted, width); widthOfLine(fitted) <= width {
+			widths = fitted
+		} else {
+			width = 0
+		}
 	}
 	before := columnGap * last // the columns before the last one
 	for _, n := range widths[:last] {
@@ -104,10 +113,7 @@ func columnWidths(rows [][]string) []int {
 // fit makes columns narrower until they are at most so wide together, or cannot be narrower.
 func fit(widths []int, width int) {
 	last := len(widths) - 1
-	excess := columnGap*last - width
-	for _, n := range widths {
-		excess += n
-	}
+	excess := widthOfLine(widths) - width
 	narrow := func(i, least int) {
 		by := min(max(0, excess), max(0, widths[i]-least))
 		widths[i] -= by

@@ -167,6 +167,15 @@ b-0              in ü
 	}
 }
 
+// A table that a terminal is too narrow for is not cut: the terminal wraps its lines.
+func TestTableOnATerminalThatIsTooNarrow(t *testing.T) {
+	table := newTable("WORKER", "STATUS", "REASON")
+	table.row("a-worker-with-a-very-long-name-0", "running", "it lives and is the recorded one")
+	if got, want := table.text(20), table.text(0); got != want {
+		t.Errorf("20 columns:\n%s\nwant\n%s", got, want)
+	}
+}
+
 // A text that is indented stays so in all of its lines.
 func TestParagraphIsIndented(t *testing.T) {
 	for text, want := range map[string]string{
