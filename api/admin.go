@@ -126,6 +126,7 @@ func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*admi
 	}
 	workers := a.Supervisor.Workers()
 	state := stateOf(snap, workers)
+	addDisabled(state.GetUnits(), supervisor.DisabledUnits(a.Supervisor))
 	addUsage(state.GetWorkers(), a.Supervisor.Usage(ctx))
 	state.Services = serviceMessages(workers, a.Supervisor.Registrations().List(), a.Supervisor.Services())
 	if err := a.Store.Writable(); err != nil {

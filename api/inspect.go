@@ -34,6 +34,7 @@ func (a *Admin) Inspect(ctx context.Context, req *adminpb.InspectRequest) (*admi
 		workers[i].Calls = callsOf(in.Info, a.Supervisor.Services())
 	}
 	addUsage(workers, a.Supervisor.Usage(ctx))
+	addDisabled(resp.GetUnits(), supervisor.DisabledUnits(a.Supervisor))
 	return resp, nil
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +72,14 @@ func unitMessages(units []records.Unit) []*adminpb.Unit {
 		messages = append(messages, m)
 	}
 	return messages
+}
+
+// addDisabled marks the units of a running master that are disabled, also those that only their configuration disables,
+// of which the records say nothing.
+func addDisabled(units []*adminpb.Unit, disabled []string) {
+	for _, u := range units {
+		u.Disabled = u.GetDisabled() || slices.Contains(disabled, u.GetName())
+	}
 }
 
 func workerMessages(workers []worker.Info) []*adminpb.Worker {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
@@ -112,7 +113,8 @@ func (j journal) follow(ctx context.Context, failed outages, reloads <-chan erro
 // reloadFailed records that a reload was refused, or has stopped.
 func (j journal) reloadFailed(ctx context.Context, err error) {
 	j.note(ctx, records.Event{
-		Time: time.Now(), Type: eventtype.ReloadFailed, Detail: bounded(err.Error()), Operator: records.OperatorOf(ctx),
+		Time: time.Now(), Type: eventtype.ReloadFailed, Detail: bounded(oneLine(err.Error())),
+		Operator: records.OperatorOf(ctx),
 	})
 }
 
@@ -180,7 +182,19 @@ const maxDetail = 1024
 
 func bounded(text string) string {
 	if len(text) > maxDetail {
-		return text[:maxDetail] + "..."
+		return strings.ToValidUTF8(text[:maxDetail], "") + "..."
 	}
 	return text
+}
+
+// oneLine returns the lines of a text, such as the faults of a file, as one. Indented lines are left out: they are the
+// lines of the file.
+func oneLine(text string) string {
+	var parts []string
+	for line := range strings.SplitSeq(text, "\n") {
+		if line != "" && line[0] != ' ' {
+			parts = append(parts, line)
+		}
+	}
+	return strings.ReplaceAll(strings.Join(parts, "; "), ":; ", ": ")
 }

@@ -33,12 +33,14 @@ func (m *Master) rereadUnits(
 	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 ) error {
 	if m.options.ReadUnits == nil {
-		changes, err := m.sup.MarkOutdated(ctx)
+		changes, err := m.sup.MarkOutdated(ctx, dryRun)
 		if err != nil {
 			return err
 		}
 		planned(changes, nil)
-		m.journal().reloaded(ctx, changes)
+		if !dryRun {
+			m.journal().reloaded(ctx, changes)
+		}
 		return nil
 	}
 	select {

@@ -164,7 +164,8 @@ func (x *acting) report(name string, stage Stage, reason string) {
 // outcome reports the end of the act with a worker or unit.
 func (x *acting) outcome(name, did string, err error) {
 	if err != nil {
-		x.report(name, StageFailed, err.Error())
+		text := strings.TrimPrefix(err.Error(), name+" ") // which the report has
+		x.report(name, StageFailed, strings.TrimPrefix(text, "is "))
 		return
 	}
 	x.report(name, StageDone, did)
@@ -305,12 +306,26 @@ func (x *acting) choose() (chosen []*worker.Worker, strangers []string, err erro
 		ids = append(ids, info.ID)
 	}
 	if len(ids) == 0 {
-		return nil, nil, refused("there are no workers to %s", x.Verb)
+		return nil, nil, x.noWorkers()
 	}
 	if x.Verb == VerbStop && !x.Force {
 		return chosen, strangers, x.s.set.needed(ids)
 	}
 	return chosen, strangers, nil
+}
+
+// noWorkers returns the error of an act for units that have no workers.
+func (x *acting) noWorkers() error {
+	for _, name := range x.Names {
+		switch u := x.s.set.unit(name); {
+		case u.Disabled:
+			return refused(
+				`unit %s is disabled: enable it with "unit enable", or in the file if that disables it`, name)
+		case u.Name != "" && u.Replicas == 0:
+			return refused(`unit %s has no workers: "worker scale %[1]s=1" gives it one`, name)
+		}
+	}
+	return refused("there are no workers to %s", x.Verb)
 }
 
 // needed returns an error if running workers, other than these, depend on these.

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -28,8 +29,8 @@ func (x *acting) restart(ctx context.Context) error {
 	if len(ids) == 0 {
 		return x.end(ctx)
 	}
-	if x.s.changes.busy() {
-		x.waiting(ids, "another change is under way")
+	if other := x.s.changes.underWay(); other != "" {
+		x.waiting(ids, other)
 	}
 	return x.restartWorkers(ctx, ids)
 }
@@ -90,11 +91,7 @@ func (x *acting) progress(p Progress) {
 	case PhaseReady:
 		x.report(p.Worker, StageDone, "restarted")
 	case PhaseFailed:
-		reason := string(p.Phase)
-		if p.Err != nil {
-			reason = p.Err.Error()
-		}
-		x.report(p.Worker, StageFailed, reason)
+		x.outcome(p.Worker, "", cmp.Or(p.Err, errors.New(string(p.Phase))))
 	case PhaseDraining, PhaseStopping, PhaseStarting:
 		x.report(p.Worker, StageWaiting, string(p.Phase))
 	}

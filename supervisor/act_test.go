@@ -106,3 +106,30 @@ func TestContradictoryVerbsEndInTheLastOne(t *testing.T) {
 		m.stop(nil)
 	})
 }
+
+// An operator whose command waits for that of another is told whose it is.
+func TestSecondOperatorSeesWhatTheFirstDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.ignoresTerm = true } // it takes the whole grace
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Minute)
+		restart, ended := Act{Verb: VerbRestart, All: true}, make(chan error, 2)
+		var told []string
+		for i, tell := range []func(Report){func(Report) {}, func(r Report) { told = append(told, r.Reason) }} {
+			by := records.Operator{UID: uint32(7 + i), Command: "worker restart --all"}
+			go func() { ended <- m.Act(WithOperator(t.Context(), by), restart, tell) }()
+			settle(time.Second)
+		}
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		const want = "another change is under way by user 7: worker restart --all"
+		if len(told) == 0 || told[0] != want {
+			t.Errorf("the second was told %q, want %q first", told, want)
+		}
+		m.stop(nil)
+	})
+}

@@ -18,11 +18,12 @@ import (
 // units enables or disables units. All of them are recorded at once.
 func (x *acting) units(ctx context.Context) error {
 	s := x.s
+	x.Names = slices.Compact(slices.Sorted(slices.Values(x.Names))) // each once, as with workers
 	if err := x.checkUnits(s.set.specs()); err != nil {
 		return err
 	}
-	if s.changes.busy() {
-		x.waiting(x.Names, "another change is under way")
+	if other := s.changes.underWay(); other != "" {
+		x.waiting(x.Names, other)
 	}
 	done, err := s.changes.begin(ctx)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,7 +20,7 @@ func TestOutcomesAfterACrashNameTheOperator(t *testing.T) {
 		"restart": {func(ctx context.Context, m *master) error {
 			_, err := m.Restart(ctx, RestartRequest{Workers: []string{"worker-0", "worker-1"}}, nil)
 			return err
-		}, []string{"restart", "restart-resumed", "restart-completed"}},
+		}, []string{"restart", "stopping", "restart-resumed", "restart-completed"}},
 		"stop": {func(ctx context.Context, m *master) error {
 			return m.Act(ctx, Act{Verb: VerbStop, All: true, NoWait: true}, func(Report) {})
 		}, []string{"stop", "stopping", "stopped"}},
@@ -53,7 +52,7 @@ func TestOutcomesAfterACrashNameTheOperator(t *testing.T) {
 				}
 				seen := map[string]bool{}
 				for _, e := range snap.Events {
-					about := slices.Contains(test.types, e.Type) && !strings.HasPrefix(e.Detail, "a restart")
+					about := slices.Contains(test.types, e.Type)
 					if e.Type == "stopping" && name == "disable" && e.Detail != "its unit was disabled" {
 						t.Errorf("the end of %s is begun because %q", e.Worker, e.Detail)
 					}
@@ -158,6 +157,28 @@ func TestEndsAfterACrashNameTheirOwnOperators(t *testing.T) {
 		settle(time.Minute)
 		want := map[string][]string{
 			"worker-0": {"scale to 0", "scale to 0"}, "worker-1": {"scale to 1", "scale to 1"},
+		}
+		if got := endsOf(m); !reflect.DeepEqual(got, want) {
+			t.Errorf("the ends name %v, want %v", got, want)
+		}
+		m.stop(nil)
+	})
+}
+
+// Each stop of a restart names the operator of the restart, and so does the end of the spare worker, which is begun
+// when the restart is over.
+func TestEndsOfARestartNameItsOperator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 2, startFirst)
+		settle(time.Second)
+		ctx := WithOperator(t.Context(), records.Operator{UID: 7, Command: "restart"})
+		if _, err := m.restarted(ctx, RestartRequest{Workers: []string{"worker-0", "worker-1"}}); err != nil {
+			t.Fatal(err)
+		}
+		settle(time.Minute)
+		want := map[string][]string{
+			"worker-0": {"restart"}, "worker-1": {"restart"}, "worker-2": {"restart", "restart"},
 		}
 		if got := endsOf(m); !reflect.DeepEqual(got, want) {
 			t.Errorf("the ends name %v, want %v", got, want)

@@ -1,11 +1,13 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/core-tools/hsu-master/store/records"
@@ -19,6 +21,8 @@ type changer struct {
 	s       *Supervisor
 	turn    chan struct{}  // has room for one change at a time
 	rolling sync.WaitGroup // goroutines that change the set: they end when the commands of the supervisor fail
+	// present is whose change is under way, nil if it is of no operator.
+	present atomic.Pointer[records.Operator]
 
 	// Only recover and the caller of begin use the following.
 	configured []unit.Spec    // as they were passed in
@@ -38,8 +42,20 @@ func (c *changer) recordsOf(units []unit.Spec) []records.Unit {
 	return recovery.UnitRecords(c.s.env.Secrets, units, c.recorded, time.Now())
 }
 
-// busy reports whether a change is under way.
-func (c *changer) busy() bool { return len(c.turn) > 0 }
+// underWay returns a text for those who wait for the change that is under way, "" if there is none.
+func (c *changer) underWay() string {
+	if len(c.turn) == 0 {
+		return ""
+	}
+	text := "another change is under way"
+	if by := c.present.Load(); by != nil {
+		text += byWhom(by)
+		if by.Command != "" {
+			text += ": " + by.Command
+		}
+	}
+	return text
+}
 
 // begin waits until the supervisor has recovered and no other change of the set is under way. The caller calls
 // done after its own.
@@ -47,9 +63,10 @@ func (c *changer) begin(ctx context.Context) (done func(), err error) {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("another change is under way: %w", ctx.Err())
+		return nil, fmt.Errorf("%s: %w", cmp.Or(c.underWay(), "it has not begun"), ctx.Err())
 	}
-	done = func() { <-c.turn }
+	c.present.Store(OperatorOf(ctx))
+	done = func() { c.present.Store(nil); <-c.turn }
 	if err := c.s.do(ctx, func(context.Context) {}); err != nil {
 		done()
 		return nil, err

@@ -208,8 +208,8 @@ func end(u unit.Spec) Action {
 }
 
 // MarkOutdated compares the executables of all workers with those that they were started with, marks the workers that
-// differ as outdated, and returns them by unit. It replaces none.
-func (s *Supervisor) MarkOutdated(ctx context.Context) ([]Change, error) {
+// differ as outdated, and returns them by unit. It replaces none. With dryRun it only returns them.
+func (s *Supervisor) MarkOutdated(ctx context.Context, dryRun bool) ([]Change, error) {
 	var changes []Change
 	for _, u := range s.set.specs() {
 		if !u.Starts() {
@@ -217,7 +217,7 @@ func (s *Supervisor) MarkOutdated(ctx context.Context) ([]Change, error) {
 		}
 		var ids []string
 		for _, w := range s.set.list() {
-			if !owns(u, w.ID()) {
+			if dryRun || !owns(u, w.ID()) {
 				continue
 			}
 			outdated, err := w.Update(ctx, u)
@@ -226,6 +226,11 @@ func (s *Supervisor) MarkOutdated(ctx context.Context) ([]Change, error) {
 			}
 			if outdated {
 				ids = append(ids, w.ID())
+			}
+		}
+		if dryRun {
+			for _, target := range targets(s.set.list(), s.changes.outdated(u)) {
+				ids = append(ids, target.ID)
 			}
 		}
 		if len(ids) > 0 {

@@ -79,15 +79,16 @@ func (s *set) restoreReplacing(units []records.Unit, workers []records.Worker) {
 	})
 }
 
-// replaced notes that a worker has been replaced, or need not be.
-func (s *set) replaced(w *worker.Worker) {
+// replaced removes a worker from those that are about to be replaced, and reports whether it was one of them.
+func (s *set) replaced(w *worker.Worker) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.replacing[w.ID()] {
-		return
+		return false
 	}
 	s.replacing = maps.Clone(s.replacing) // resolvers read the old one
 	delete(s.replacing, w.ID())
+	return true
 }
 
 func (s *set) endReplacing() {

@@ -256,7 +256,7 @@ func TestHookThatACrashHasCutOffRunsAgain(t *testing.T) {
 	}{
 		beforeID: {func(*fakeOS, *master) {}, []string{"start worker-0"}},
 		stopID: {
-			func(_ *fakeOS, m *master) { _, _ = m.set.list()[0].Replace(m.t.Context(), "for a test") },
+			func(_ *fakeOS, m *master) { _, _ = m.set.list()[0].Replace(m.t.Context(), "for a test", nil) },
 			[]string{
 				"terminate worker-0", "begin " + afterID, "end " + afterID, "begin " + beforeID, "end " + beforeID,
 				"start worker-0",
@@ -355,7 +355,7 @@ func TestHookThatSurvivesHoldsTheWorker(t *testing.T) {
 				m := startMaster(t, world, t.TempDir(), 1, allHooks)
 				settle(time.Second)
 				if id != beforeID {
-					_, _ = m.set.list()[0].Replace(t.Context(), "for a test")
+					_, _ = m.set.list()[0].Replace(t.Context(), "for a test", nil)
 				}
 				settle(55 * time.Second)
 				starts := world.starts("worker-0")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -123,8 +124,15 @@ func TestInspectOfAnOutdatedWorker(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) { u.Path = path })
 		settle(time.Minute)
 		write("#!/bin/sh\nexit\n")
-		if _, err := m.MarkOutdated(t.Context()); err != nil {
-			t.Fatal(err)
+		want := []Change{{"worker", ActionOutdated, []string{"worker-0"}, []string{"executable"}}}
+		for _, dryRun := range []bool{true, false} {
+			got, err := m.MarkOutdated(t.Context(), dryRun)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("dry run %t: %v, %v, want %v", dryRun, got, err, want)
+			}
+			if in := m.inspect(t, "worker-0"); in.Outdated == dryRun {
+				t.Errorf("dry run %t: outdated %t", dryRun, in.Outdated)
+			}
 		}
 		if in := m.inspect(t, "worker-0"); !in.Outdated || !slices.Equal(in.Changed, []string{"executable"}) {
 			t.Errorf("outdated %t because of %q", in.Outdated, in.Changed)

@@ -113,7 +113,7 @@ func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rol
 		return r, err
 	}
 	if req.Outdated {
-		changes, err := s.MarkOutdated(ctx)
+		changes, err := s.MarkOutdated(ctx, false)
 		if err != nil {
 			return r, err
 		}

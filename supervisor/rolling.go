@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -132,11 +133,13 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 		return err
 	}
 	recs := s.changes.records()
+	var by *records.Operator // whose rollouts they are
 	var events []records.Event
 	for i, rec := range recs {
 		if rec.Rollout == nil {
 			continue
 		}
+		by = cmp.Or(by, rec.Rollout.Operator)
 		what, detail := rolloutOutcomes[rec.Rollout.Act].completed, rec.Name
 		if err != nil {
 			what, detail = rolloutOutcomes[rec.Rollout.Act].stopped, rec.Name+": "+err.Error()
@@ -147,6 +150,9 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 	}
 	if len(events) == 0 {
 		return err
+	}
+	if by != nil { // it causes the stops of the spare workers
+		ctx = WithOperator(ctx, *by)
 	}
 	r, e := s.changes.apply(context.WithoutCancel(ctx), s.changes.configured, recs, events...)
 	if e != nil {

@@ -75,7 +75,7 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 		if differs || r.restarts(w.Worker) || r.hasBegun(w.Worker) {
 			due = append(due, w)
 		} else {
-			r.set.replaced(w.Worker)
+			r.noteReplaced(w.Worker)
 		}
 	}
 	replaced, total := 0, len(due)
@@ -136,7 +136,7 @@ func (r rollout) replace(ctx context.Context, w *worker.Worker) (err error) {
 		if err := r.awaitMet(ctx, w); err != nil {
 			return err
 		}
-		if before, err = w.Replace(ctx, reason); err != nil {
+		if before, err = w.Replace(ctx, reason, r.recorded[unitName(w)].Operator); err != nil {
 			return err
 		}
 	}
@@ -145,10 +145,16 @@ func (r rollout) replace(ctx context.Context, w *worker.Worker) (err error) {
 			return err
 		}
 	}
-	r.set.replaced(w)
-	r.services.Changed()
+	r.noteReplaced(w)
 	r.told(w, PhaseReady, nil)
 	return nil
+}
+
+// noteReplaced notes that a worker has been replaced, or need not be. Its dependents may wait for that.
+func (r rollout) noteReplaced(w *worker.Worker) {
+	if r.set.replaced(w) {
+		r.services.Changed()
+	}
 }
 
 // awaitAdded waits until the new workers are ready, but for the spare ones, those that others depend on first: so the
@@ -194,8 +200,6 @@ func (r rollout) awaitReady(ctx context.Context, w *worker.Worker, before uint64
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
-		case info.Desired == records.DesiredStopped:
-			return fmt.Errorf("%s is not ready: it is wanted stopped", w.ID())
 		case patience.note(block), block.Hopeless:
 			return fmt.Errorf("%s is waiting: %s", w.ID(), block.Reason)
 		case info.Status == records.StatusScheduled:

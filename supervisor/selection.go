@@ -29,6 +29,16 @@ func (s *Supervisor) Select(all bool, names ...string) ([]worker.Info, error) {
 	return selectFrom(s.Workers(), units, all, names)
 }
 
+// DisabledUnits returns the names of the units that an operator or their configuration disables.
+func DisabledUnits(s *Supervisor) (names []string) {
+	for _, u := range s.set.specs() {
+		if u.Disabled {
+			names = append(names, u.Name)
+		}
+	}
+	return names
+}
+
 // SelectRecorded is [Supervisor.Select] while no master runs: from the workers of a snapshot. It changes their list.
 func SelectRecorded(
 	snap records.Snapshot, workers []worker.Info, all bool, names ...string,

@@ -85,7 +85,7 @@ is restarted by its policy. A worker stopped by STOP is reported as suspended.`,
 			return exit.Usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
 		}
 		if _, err := supervisor.ParseSignal(c.Args().First()); err != nil {
-			return exit.Usage(err)
+			return exit.Usagef("%w: see %q", err, c.Command.HelpName+" --help")
 		}
 		return act(c, &adminpb.ActRequest{
 			Verb: string(supervisor.VerbSignal), Signal: c.Args().First(), Names: c.Args().Tail(),
@@ -140,6 +140,7 @@ func act(c *cli.Context, req *adminpb.ActRequest) error {
 
 // printAct prints the reports of the master until the end: progress on a terminal, and the outcomes.
 func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req *adminpb.ActRequest) error {
+	failed := ""
 	for told := false; ; told = true {
 		r, err := receive()
 		if errors.Is(err, io.EOF) {
@@ -148,19 +149,25 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req 
 			}
 			return nil
 		}
+		if status.Code(err) == codes.Aborted && failed != "" {
+			return exit.Hint(errors.New("not all is done"), `"hsu-master why %s" explains it`, failed)
+		}
 		if err != nil {
 			return actError(err)
 		}
 		stage := supervisor.Stage(r.GetPhase())
+		if stage == supervisor.StageFailed && failed == "" {
+			failed = render.Printable(r.GetName())
+		}
 		last := stage == supervisor.StageDone || stage == supervisor.StageFailed ||
 			req.GetNoWait() && stage == supervisor.StageBegun
 		switch {
 		case c.Bool(jsonFlag):
 			err = render.JSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
 		case last:
-			_, err = fmt.Fprintln(c.App.Writer, actLine(r))
+			_, err = fmt.Fprintln(c.App.Writer, render.OnTerminal(c.App.Writer, actLine(r)))
 		case r.GetReason() != "" && terminal.Is(c.App.ErrWriter):
-			_, err = fmt.Fprintln(c.App.ErrWriter, actLine(r))
+			_, err = fmt.Fprintln(c.App.ErrWriter, render.OnTerminal(c.App.ErrWriter, actLine(r)))
 		}
 		if err != nil {
 			return fmt.Errorf("print: %w", err)

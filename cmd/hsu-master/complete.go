@@ -16,6 +16,8 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/top"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -146,6 +148,14 @@ func (n names) ofFlag(flag, prefix string) []candidate {
 		return candidates(n.workers, "worker", prefix, "")
 	case "unit":
 		return candidates(n.units, "unit", prefix, "")
+	case "type":
+		var found []candidate
+		for _, t := range eventtype.All {
+			found = append(found, candidate{prefix + t.Name, strings.ReplaceAll(t.Doc, "`", "")})
+		}
+		return found
+	case sortFlag:
+		return candidates(top.Orders, "", prefix, "")
 	}
 	return nil
 }

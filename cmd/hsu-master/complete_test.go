@@ -25,6 +25,9 @@ func TestComplete(t *testing.T) {
 		"detach --timeout ":       nil, // a value, and no word of the command
 		"detach -- --no":          nil,
 		"completion ":             {"bash", "zsh", "fish"},
+		"events --type log-":      {"log-fallback", "log-truncated", "log-deleted"},
+		"events --type=run-m":     {"--type=run-missed"},
+		"top --sort r":            {"restarts"},
 		"completion bash ":        nil,
 		"worker scale --state-dir=" + state + " ": {"worker="},
 	} {

@@ -25,14 +25,16 @@ import (
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/history"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // followedEvents is the number of recorded events that "events -f" begins with.
 const followedEvents = 10
 
 func eventsCommand() *cli.Command {
-	cmd := leaf("events", "print the history: what workers did, and what operators told them", printEvents,
+	cmd := leaf("events", "print the history: what workers did, and what operators told them", nil,
 		&cli.BoolFlag{
 			Name: "follow", Aliases: []string{"f"},
 			Usage: "go on with new events, also those of the next masters, until interrupted",
@@ -53,6 +55,13 @@ func eventsCommand() *cli.Command {
 			Usage: "`TYPE` print events of this type, such as exited or failed; can be repeated",
 		},
 		&cli.BoolFlag{Name: jsonFlag, Usage: "print JSON, an object on a line for each event"})
+	cmd.Action = func(c *cli.Context) error {
+		if name := c.Args().First(); c.NArg() > 0 {
+			return exit.Usagef("%s takes no argument, got %q: did you mean \"--worker %s\"?", c.Command.HelpName,
+				name, name)
+		}
+		return printEvents(c)
+	}
 	cmd.Description = `The history is durable: it has every transition of a worker with its reason, and
 every act of an operator with the user and the command. Without a running master
 it is read from the state. The newest events are kept, see EVENTS in
@@ -194,10 +203,8 @@ func (r *eventReader) offline() error {
 		return offline(r.folders, err)
 	}
 	q := api.QueryOf(r.req)
-	for _, name := range q.Names {
-		if err := r.checkName(name, entries); err != nil {
-			return err
-		}
+	if err := r.checkNames(q.Names, entries); err != nil {
+		return err
 	}
 	for _, e := range q.Filter(entries) {
 		if err := r.printEntry(e); err != nil {
@@ -207,26 +214,28 @@ func (r *eventReader) offline() error {
 	return nil
 }
 
-// checkName returns an error for a name of no worker or unit in the state.
-func (r *eventReader) checkName(name string, entries []records.Entry) error {
+// checkNames returns an error for a name of no worker or unit, neither in the history nor in the rest of the state.
+func (r *eventReader) checkNames(names []string, entries []records.Entry) error {
+	inHistory := map[string]bool{}
+	for _, e := range entries {
+		inHistory[e.Worker], inHistory[e.UnitName()] = true, true
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return inHistory[name] })
+	if len(names) == 0 {
+		return nil
+	}
 	snap, err := store.ReadSnapshot(r.folders.state)
 	if err != nil {
 		return offline(r.folders, err)
 	}
-	var known []string
+	infos := make([]worker.Info, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
-		known = append(known, w.ID, w.Unit)
+		infos = append(infos, worker.Info{Worker: w})
 	}
-	for _, u := range snap.Units {
-		known = append(known, u.Name)
+	if _, err = supervisor.SelectRecorded(snap, infos, false, names...); err != nil {
+		return unknownName(err.Error())
 	}
-	for _, e := range entries {
-		known = append(known, e.Worker, e.UnitName())
-	}
-	if slices.Contains(known, name) {
-		return nil
-	}
-	return fmt.Errorf("no such worker or unit: %q%s", name, nearest.DidYouMean(name, known))
+	return nil
 }
 
 func (r *eventReader) print(resp *adminpb.EventsResponse) error {
@@ -284,7 +293,7 @@ func eventsError(err error) error {
 	said := errors.New(render.Printable(s.Message()))
 	switch s.Code() {
 	case codes.NotFound:
-		return exit.Hint(said, `"hsu-master worker list" lists the workers`)
+		return unknownName(s.Message())
 	case codes.OutOfRange:
 		return exit.Hint(said, "leave --after out to read from the beginning")
 	case codes.ResourceExhausted:

@@ -7,7 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -149,11 +152,24 @@ func receiveLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *
 		return exit.Hint(errors.New("the master has ended"),
 			`its workers may go on: the same command without --follow reads their files`)
 	}
-	return logsError(err)
+	return logsError(err, f, req.GetNames())
 }
 
-// logsError turns a status of Logs into an error for the user. It returns other errors as they are.
-func logsError(err error) error {
+// unknownLog returns the error for names of which one is no worker or unit, with the path of the log if it is that of a
+// worker that was removed.
+func unknownLog(said error, f folders, names []string) error {
+	for _, name := range names {
+		path := logs.Path(logs.DefaultDir(f.state), filepath.Base(name))
+		if _, err := os.Lstat(path); err == nil && strings.Contains(said.Error(), strconv.Quote(name)) {
+			return exit.Hint(said, "it was removed; its log is kept: %s", render.Printable(path))
+		}
+	}
+	return exit.Hint(said, `"hsu-master worker list" lists the workers`)
+}
+
+// logsError turns a status of Logs of these workers and units into an error for the user. It returns other errors as
+// they are.
+func logsError(err error, f folders, names []string) error {
 	said, isStatus := status.FromError(err)
 	if err == nil || !isStatus {
 		return err
@@ -166,7 +182,7 @@ func logsError(err error) error {
 		if said.Message() == tail.ErrNoPrevious.Error() {
 			return exit.Hint(text, "leave --previous out for the output of the present instance")
 		}
-		return exit.Hint(text, `"hsu-master worker list" lists the workers`)
+		return unknownLog(text, f, names)
 	case codes.FailedPrecondition:
 		return text
 	case codes.ResourceExhausted:
@@ -204,8 +220,8 @@ func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *log
 	}
 	infos, err = supervisor.SelectRecorded(snap, infos, req.GetAll(), req.GetNames()...)
 	if err != nil {
-		return exit.Hint(err, `"hsu-master worker list" lists the workers`)
+		return unknownLog(err, f, req.GetNames())
 	}
 	hub := tail.NewHub(dir, &offsets.Tables{})
-	return logsError(api.SendLogs(ctx, hub, infos, req, nil, out.print))
+	return logsError(api.SendLogs(ctx, hub, infos, req, nil, out.print), f, req.GetNames())
 }

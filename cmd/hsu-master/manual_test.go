@@ -75,6 +75,31 @@ func TestManualIsComplete(t *testing.T) {
 	}
 }
 
+// Almost all commands have --json; the man page names the others.
+func TestManualNamesTheCommandsWithoutJSON(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/hsu-master.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, others, _ := strings.Cut(string(raw), "\nAll commands accept\n")
+	others, _, _ = strings.Cut(others, "\n.BR \"config show\"")
+	var walk func(path string, commands []*cli.Command)
+	walk = func(path string, commands []*cli.Command) {
+		for _, c := range commands {
+			name := strings.TrimSpace(path + " " + c.Name)
+			group, _, _ := strings.Cut(name, " ")
+			named := strings.Contains(others, name) || strings.Contains(others, " "+group+" ,") ||
+				strings.Contains(others, ".B "+group+"\n") && name != "config show"
+			json := slices.Contains(flagNames(c.Flags), "--json")
+			if len(c.Subcommands) == 0 && !c.Hidden && json == named {
+				t.Errorf("%s: --json %t, named as one without it %t", name, json, named)
+			}
+			walk(name, c.Subcommands)
+		}
+	}
+	walk("", newApp(io.Discard, io.Discard).Commands)
+}
+
 // The man page has the default of every flag, and every exit code.
 func TestManualHasDefaultsAndExitCodes(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/hsu-master.1")
@@ -169,7 +194,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 		"worker logs, an object a line": logLineJSON{},
-		"down and detach":               shutdownJSON{},
+		"down and detach":               shutdownJSON{}, "worker scale": scaleJSON{}, "upgrade": upgradeJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {

@@ -27,7 +27,9 @@ func commandNames(commands []*cli.Command) []string {
 
 // synonyms are words of other programs for commands of this one.
 var synonyms = map[string]string{
-	"ls": "list", "ps": "list", "up": "run", "quit": "down", "shutdown": "down",
+	"ls": "list", "ps": "list", "up": "run", "quit": "down", "shutdown": "down", "kill": "signal",
+	"tail": "logs", "log": "logs", "journal": "logs", "describe": "inspect", "monit": "top",
+	"update": "reload", "reread": "reload", "history": "events",
 }
 
 // suggestCommand returns ` (did you mean "hsu-master worker list"?)` for an unknown word: with the commands of that

@@ -69,7 +69,7 @@ func reload(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
-	conn, err := dialAdmin(ctx, f)
+	conn, err := dialRegistry(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,9 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return reloadError(ctx, err, "")
 	}
+	waiting := render.StartProgress(c.App.ErrWriter, "waiting for the master")
 	plan, err := stream.Recv()
+	waiting.End()
 	if err != nil {
 		return reloadError(ctx, err, "")
 	}
@@ -91,7 +93,7 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	waiting := render.StartProgress(c.App.ErrWriter, "waiting for the workers")
+	waiting = render.StartProgress(c.App.ErrWriter, "waiting for the workers")
 	watch := watchReload(ctx, client, plan, waiting)
 	_, err = stream.Recv()
 	last := watch.end()
@@ -149,15 +151,16 @@ func reloadToJSON(plan *adminpb.ReloadResponse) reloadJSON {
 
 func printReload(w io.Writer, plan *adminpb.ReloadResponse) {
 	for _, c := range plan.GetChanges() {
-		fmt.Fprintf(w, "%s: %s %s: %s\n", render.Printable(c.GetUnit()), verbs[supervisor.Action(c.GetAction())],
-			render.Count(len(c.GetWorkers()), "worker"), render.Printable(strings.Join(c.GetReasons(), ", ")))
+		fmt.Fprintln(w, render.OnTerminal(w, fmt.Sprintf("%s: %s %s: %s", render.Printable(c.GetUnit()),
+			verbs[supervisor.Action(c.GetAction())], render.Count(len(c.GetWorkers()), "worker"),
+			render.Printable(strings.Join(c.GetReasons(), ", ")))))
 	}
 	for _, key := range plan.GetLater() {
 		when := "at the next start of the master"
 		if key == "listen" {
 			when += `, or under systemd after "hsu-master systemd install", as the listener is the socket unit's`
 		}
-		fmt.Fprintf(w, "%s: takes effect %s\n", render.Printable(key), when)
+		fmt.Fprintln(w, render.OnTerminal(w, fmt.Sprintf("%s: takes effect %s", render.Printable(key), when)))
 	}
 	if len(plan.GetChanges())+len(plan.GetLater()) == 0 {
 		fmt.Fprintln(w, "nothing has changed")

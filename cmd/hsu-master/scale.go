@@ -42,7 +42,8 @@ func scaleCommand() *cli.Command {
 		&cli.DurationFlag{
 			Name: "timeout", Value: time.Minute,
 			Usage: "`DURATION` to wait for the workers; what is recorded goes on after it",
-		})
+		},
+		jsonOutput())
 	cmd.Description = fmt.Sprintf(`N is 0 to %d. The workers of the command line are the unit "worker".
 
 The number replaces the configured one until a start or a reload changes that,
@@ -60,11 +61,11 @@ func parseScale(arg string) (unit string, n int, err error) {
 	if !found || unit == "" {
 		return "", 0, exit.Usagef("%q: must be UNIT=N such as worker=3", arg)
 	}
-	n, err = strconv.Atoi(count)
-	if err != nil || n < 0 || n > supervisor.MaxReplicas {
+	wanted, err := strconv.ParseUint(count, 10, 16) // without a sign: +1 is no number of workers
+	if err != nil || wanted > supervisor.MaxReplicas {
 		return "", 0, exit.Usagef("%q: must be a number of workers from 0 to %d", arg, supervisor.MaxReplicas)
 	}
-	return unit, n, nil
+	return unit, int(wanted), nil
 }
 
 func scaleUnit(c *cli.Context, arg string) error {
@@ -87,10 +88,12 @@ func scaleUnit(c *cli.Context, arg string) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	waiting := render.StartProgress(c.App.ErrWriter, "waiting for the workers of "+render.Printable(unit))
 	resp, err := adminpb.NewAdminClient(conn).Scale(ctx, &adminpb.ScaleRequest{
 		Unit: unit, Replicas: int32(n), //nolint:gosec // parseScale has bounded it
 		NoWait: c.Bool("no-wait"), Timeout: durationpb.New(limit),
 	})
+	waiting.End()
 	if status.Code(err) == codes.NotFound {
 		return noUnit(ctx, f, unit)
 	}
@@ -105,8 +108,25 @@ func scaleUnit(c *cli.Context, arg string) error {
 	if err != nil {
 		return scaleError(err)
 	}
-	printScaling(c.App.Writer, unit, n, resp)
+	if c.Bool(jsonFlag) {
+		return render.JSON(c.App.Writer, scaleJSON{
+			unit, n, int(resp.GetBefore()), int(resp.GetConfigured()),
+			append([]string{}, resp.GetAdded()...), append([]string{}, resp.GetRemoved()...), !c.Bool("no-wait"),
+		})
+	}
+	printScaling(c.App.Writer, unit, n, resp, c.Bool("no-wait"))
 	return nil
+}
+
+// scaleJSON is the output of "worker scale --json". Scripts depend on it.
+type scaleJSON struct {
+	Unit       string   `json:"unit"`
+	Replicas   int      `json:"replicas"`
+	Before     int      `json:"before"`
+	Configured int      `json:"configured"`
+	Added      []string `json:"added"`
+	Removed    []string `json:"removed"`
+	Done       bool     `json:"done"` // whether the added workers are ready, and the removed ones stopped
 }
 
 // noUnit returns the error for a unit that the running master does not have.
@@ -140,16 +160,20 @@ func scaleError(err error) error {
 	}
 }
 
-func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse) {
+func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse, begun bool) {
+	started, stopped := "started", "stopped"
+	if begun {
+		started, stopped = "being started", "being stopped"
+	}
 	fmt.Fprintf(w, "%s has %s, before %d", render.Printable(unit), render.Count(n, "worker"), resp.GetBefore())
 	if configured := int(resp.GetConfigured()); configured != n {
 		fmt.Fprintf(w, ", configured %d", configured)
 	}
 	fmt.Fprintln(w)
 	if ids := resp.GetAdded(); len(ids) > 0 {
-		fmt.Fprintf(w, "started: %s\n", render.Printable(strings.Join(ids, ", ")))
+		fmt.Fprintln(w, render.OnTerminal(w, started+": "+render.Printable(strings.Join(ids, ", "))))
 	}
 	if ids := resp.GetRemoved(); len(ids) > 0 {
-		fmt.Fprintf(w, "stopped: %s\n", render.Printable(strings.Join(ids, ", ")))
+		fmt.Fprintln(w, render.OnTerminal(w, stopped+": "+render.Printable(strings.Join(ids, ", "))))
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
 // watchRetry is the interval between attempts to reach a master again.
@@ -38,7 +39,7 @@ type changeJSON struct {
 	Endpoint *endpointJSON `json:"endpoint,omitempty"`
 }
 
-// watchServices prints changes until it is interrupted.
+// watchServices prints changes until it is interrupted, or nobody reads them any more.
 func watchServices(c *cli.Context, f folders) error {
 	w := watch{
 		open: func(ctx context.Context) (nextChange, func(), error) { return openWatch(ctx, f) },
@@ -46,7 +47,9 @@ func watchServices(c *cli.Context, f folders) error {
 			return printChange(c, kind, change, time.Now())
 		},
 	}
-	return w.follow(c.Context)
+	ctx, end := terminal.WithReader(c.Context, c.App.Writer)
+	defer end()
+	return w.follow(ctx)
 }
 
 // nextChange waits for the next change. Its error is a gRPC status.
@@ -217,6 +220,6 @@ func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now
 			words = append(words, describe.EndpointState(e))
 		}
 	}
-	_, err := fmt.Fprintln(c.App.Writer, strings.Join(words, "  "))
+	_, err := fmt.Fprintln(c.App.Writer, render.OnTerminal(c.App.Writer, strings.Join(words, "  ")))
 	return err
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func workerCommand() *cli.Command {
-	return group("worker", "list, start, stop, restart, signal and count workers",
+	return group("worker", "list, start, stop, restart, signal and scale workers, print logs",
 		leaf("list", "list the workers", func(c *cli.Context) error {
 			f, err := foldersOf(c)
 			if err != nil {

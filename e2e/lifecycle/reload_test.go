@@ -110,6 +110,11 @@ func TestReloadTouchesOnlyWhatHasChanged(t *testing.T) {
 	// A faulty file changes nothing, and neither the signal nor the command ends the master.
 	f.set("e", "comand: [sleep]")
 	f.reload(2, `unknown key "comand"`)
+	recorded := f.CLI("events", "--type", "reload-failed").Stdout
+	if want := "; " + f.path + ":6:22: units.e: unknown key"; !strings.Contains(recorded, "has 2 faults: ") ||
+		!strings.Contains(recorded, want) || strings.Contains(recorded, "^") || !strings.Contains(recorded, "by ") {
+		t.Errorf("the refused reload is recorded as %s", recorded)
+	}
 	m.Signal(syscall.SIGHUP)
 	harness.WaitFor(t, "the signal's fault is logged", func() error {
 		if !strings.Contains(m.Log(), "reload failed") {

@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,6 +30,8 @@ func TestScaleOutlivesTheMaster(t *testing.T) {
 	delete(want, "worker-2")
 	delete(want, "worker-3")
 	h.AwaitRunning(1).WantInstances(t, want)
+	refused(h, 1, "it was removed; its log is kept: "+filepath.Join(h.State, "logs", "worker-3.log"),
+		"worker", "logs", "worker-3")
 	m.Kill()
 	m = h.Start()
 	h.AwaitRunning(1).WantInstances(t, want)
@@ -36,7 +39,14 @@ func TestScaleOutlivesTheMaster(t *testing.T) {
 		t.Errorf("processes %v, want that of worker-0 alone", leaders)
 	}
 
-	r := h.CLI("worker", "scale", "wroker=2")
+	r := h.CLI("worker", "scale", "worker=2", "--json")
+	const object = `{"unit":"worker","replicas":2,"before":1,"configured":2,` +
+		`"added":["worker-1"],"removed":[],"done":true}`
+	if got := strings.Join(strings.Fields(r.Stdout), ""); r.Code != 0 || got != object {
+		t.Errorf("scale --json: %+v, want %s", r, object)
+	}
+	h.AwaitRunning(2)
+	r = h.CLI("worker", "scale", "wroker=2")
 	if r.Code != 1 || !strings.Contains(r.Stderr, `no such unit: "wroker" (did you mean "worker"?)`) {
 		t.Errorf("an unknown unit: %+v", r)
 	}

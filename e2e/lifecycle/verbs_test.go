@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,12 +153,46 @@ func TestRestartReplacesTheRunningWorkers(t *testing.T) {
 	h.WantNothingLeft()
 }
 
+// Without a file, a reload marks the workers whose program has changed, of which a dry run tells only. A restart of the
+// outdated ones replaces them.
+func TestReloadWithoutAFileMarksOutdatedWorkers(t *testing.T) {
+	h := harness.NewHost(t)
+	program := filepath.Join(h.Dir, "program")
+	harness.Install(t, program, harness.Programs.Worker, "")
+	h.Flags = harness.WorkersOf(program, 2)
+	m := h.Start()
+	want := h.AwaitRunning(2).Instances()
+	outdated := func(want bool, reloads int) {
+		t.Helper()
+		for _, w := range h.Dump().Workers {
+			if w.Outdated != want {
+				t.Errorf("%s is outdated: %t, want %t", w.ID, w.Outdated, want)
+			}
+		}
+		if r := h.CLI("events", "--type", "reload"); strings.Count(r.Stdout, "\n") != reloads {
+			t.Errorf("events of reloads: %+v, want %d", r, reloads)
+		}
+	}
+	const text = "worker: mark as outdated 2 workers: executable\n"
+	act(h, "nothing has changed\n", "reload", "--dry-run")
+	harness.Install(t, program, harness.Programs.Worker, "more")
+	act(h, text, "reload", "--dry-run")
+	outdated(false, 0)
+	act(h, text, "reload")
+	outdated(true, 1)
+	h.AwaitRunning(2).WantInstances(t, want)
+	act(h, "worker-0: restarted\nworker-1: restarted\n", "worker", "restart", "--outdated")
+	outdated(false, 1)
+	m.Stop()
+	h.WantNothingLeft()
+}
+
 // A unit that an operator has disabled has no workers until it is enabled, whatever masters run.
 func TestDisableOutlivesTheMasterUntilEnable(t *testing.T) {
 	h := harness.NewHost(t, harness.Workers(2)...)
 	m := h.Start()
 	h.AwaitRunning(2)
-	act(h, "worker: disabled: worker-0, worker-1\n", "unit", "disable", "worker")
+	act(h, "worker: disabled: worker-0, worker-1\n", "unit", "disable", "worker", "worker")
 	h.AwaitRunning(0)
 	m.Kill()
 	h.Flags = harness.Workers(3)

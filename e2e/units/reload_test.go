@@ -162,6 +162,15 @@ units: {off: {kind: managed, command: [sleep, "1000"], start: {settle: 20ms}, en
 		!strings.Contains(r.Stderr, `hint: enable it in the file, then "hsu-master reload"`) {
 		t.Errorf("worker scale of a disabled unit: %+v", r)
 	}
+	for command, want := range map[string]string{
+		"unit list":        "off   managed  no       0 of 0",
+		"why off":          "if its file disables it",
+		"worker start off": "unit off is disabled: enable it with \"unit enable\", or in the file if that disables it",
+	} {
+		if r := s.CLI(strings.Fields(command)...); !strings.Contains(r.Stdout+r.Stderr, want) {
+			t.Errorf("%s: %+v, want %q", command, r, want)
+		}
+	}
 	if d := s.Dump(); len(d.Workers) != 0 {
 		t.Errorf("the workers are %+v, want none", d.Workers)
 	}

@@ -31,3 +31,10 @@ var Take = sync.OnceValue(func() (signals []syscall.Signal) {
 	}
 	return signals
 })
+
+// Raise is Take, but the signals take effect on this process as if they had not been received.
+func Raise() {
+	for _, s := range Take() {
+		raise(s)
+	}
+}

@@ -1,11 +1,11 @@
 package handover
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +25,7 @@ func Execute(p Program, files map[string]*os.File, facts any) error {
 	if err != nil {
 		return fmt.Errorf("hand over: %w", err)
 	}
-	m := manifest{PID: os.Getpid(), Files: map[string]int{}, Facts: encoded}
+	m := manifest{PID: os.Getpid(), ID: rand.Text(), Files: map[string]int{}, Facts: encoded}
 	for name, f := range files {
 		if m.Files[name], err = descriptor(f); err != nil {
 			return fmt.Errorf("hand over the descriptor %s: %w", name, err)
@@ -46,11 +46,7 @@ func Execute(p Program, files map[string]*os.File, facts any) error {
 	err = keepOnExec(passed)
 	if err == nil {
 		defer blockUSR1()()
-		environ := append(append([]string{}, p.Env...), variable+"="+strconv.Itoa(list))
-		if late := p.late(); late != "" {
-			environ = append(environ, signalsVariable+"="+late)
-		}
-		err = syscall.Exec(p.Path, p.Args, environ)
+		err = syscall.Exec(p.Path, p.Args, p.environ(m, list))
 	}
 	for _, fd := range passed {
 		unix.CloseOnExec(fd)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,7 +21,8 @@ import (
 const (
 	// variable holds the number of the descriptor of the manifest.
 	variable = earlysignal.Variable
-	// signalsVariable holds the numbers of the late signals.
+	// signalsVariable holds the id of the manifest and the numbers of the late signals. A program of an earlier release
+	// leaves it in the environment.
 	signalsVariable = "HSU_HANDOVER_SIGNALS"
 )
 
@@ -40,20 +42,41 @@ type Program struct {
 	Late func() []syscall.Signal
 }
 
-// late returns the numbers of the late signals.
-func (p Program) late() (numbers string) {
+// environ returns the environment of the program, which gets the manifest from a descriptor.
+func (p Program) environ(m manifest, list int) []string {
+	environ := slices.DeleteFunc(slices.Clone(p.Env), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return name == variable || name == signalsVariable
+	})
+	environ = append(environ, variable+"="+strconv.Itoa(list))
 	if p.Late == nil {
-		return ""
+		return environ
 	}
+	late := []string{m.ID}
 	for _, s := range p.Late() {
-		numbers += strconv.Itoa(int(s)) + " "
+		late = append(late, strconv.Itoa(int(s)))
 	}
-	return numbers
+	return append(environ, signalsVariable+"="+strings.Join(late, " "))
+}
+
+// late returns the signals of the text that environ has made for this manifest, none if it is for another one.
+func (m manifest) late(text string) (signals []syscall.Signal) {
+	id, numbers, _ := strings.Cut(text, " ")
+	if id != m.ID {
+		return nil
+	}
+	for number := range strings.FieldsSeq(numbers) {
+		if n, err := strconv.Atoi(number); err == nil {
+			signals = append(signals, syscall.Signal(n))
+		}
+	}
+	return signals
 }
 
 // manifest describes the descriptors that a process passes to its next program.
 type manifest struct {
 	PID   int             `json:"pid"`
+	ID    string          `json:"id"`    // random
 	Files map[string]int  `json:"files"` // by name
 	Facts json.RawMessage `json:"facts"`
 }
@@ -70,21 +93,15 @@ type Taken struct {
 func Take() (t *Taken, err error) {
 	defer func() {
 		if t == nil {
-			earlysignal.Take() // this process ends by signals as any other
+			earlysignal.Raise() // this process ends by signals as any other
 		}
 	}()
-	text := os.Getenv(variable)
-	if text == "" {
-		return nil, nil //nolint:nilnil // this program replaces none
-	}
-	var late []syscall.Signal
-	for number := range strings.FieldsSeq(os.Getenv(signalsVariable)) {
-		if n, err := strconv.Atoi(number); err == nil {
-			late = append(late, syscall.Signal(n))
-		}
-	}
+	text, late := os.Getenv(variable), os.Getenv(signalsVariable)
 	if err := errors.Join(os.Unsetenv(variable), os.Unsetenv(signalsVariable)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if text == "" {
+		return nil, nil //nolint:nilnil // this program replaces none
 	}
 	fd, err := strconv.Atoi(text)
 	if err != nil || fd < 3 {
@@ -103,7 +120,7 @@ func Take() (t *Taken, err error) {
 	if m.PID != os.Getpid() {
 		return nil, nil //nolint:nilnil // it is that of another process, from which this one has its environment
 	}
-	t = &Taken{files: make(map[string]*os.File, len(m.Files)), facts: m.Facts, signals: late}
+	t = &Taken{files: make(map[string]*os.File, len(m.Files)), facts: m.Facts, signals: m.late(late)}
 	for name, fd := range m.Files {
 		closeOnExec(fd)
 		t.files[name] = os.NewFile(uintptr(fd), name) //nolint:gosec // a descriptor is not negative

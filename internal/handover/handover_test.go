@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +34,12 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case "signalled":
 		fmt.Println("error:", executeSignalled())
+		os.Exit(1)
+	case "terminated":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		_, err := Take()
+		<-time.After(10 * time.Second) // the signal ends this process meanwhile
+		fmt.Println("error:", err)
 		os.Exit(1)
 	case "handles":
 		taken, err := Take()
@@ -125,7 +132,8 @@ func executeSignalled() error {
 		return err
 	}
 	return Execute(Program{
-		Path: "/proc/self/exe", Args: os.Args, Env: os.Environ(),
+		Path: "/proc/self/exe", Args: os.Args,
+		Env:  append(os.Environ(), signalsVariable+"=other 2"), // as an earlier release leaves it
 		Late: func() []syscall.Signal { return []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1} },
 	}, nil, 1)
 }
@@ -190,6 +198,37 @@ func appendTo(path string) error {
 	}
 	_, err = f.WriteString("#")
 	return errors.Join(err, f.Close())
+}
+
+// Signals that an earlier release has left in the environment are not those of this handover.
+func TestSignalsOfAnotherHandoverAreLeft(t *testing.T) {
+	fd, err := writeManifest(manifest{PID: os.Getpid(), ID: "this", Facts: []byte("1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(variable, fmt.Sprint(fd))
+	t.Setenv(signalsVariable, "other 15")
+	taken, err := Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := taken.Signals(); len(got) != 0 {
+		t.Errorf("taken: %v", got)
+	}
+	if text, left := os.LookupEnv(signalsVariable); left {
+		t.Errorf("the environment still has %q", text)
+	}
+}
+
+// A signal that arrives before a program that replaces none has begun ends it as any other.
+func TestEarlySignalEndsAProgramThatTakesNothing(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), role+"=terminated", variable+"=x")
+	err := cmd.Run()
+	exit, ended := errors.AsType[*exec.ExitError](err)
+	if !ended || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("the program ended with %v, want TERM", err)
+	}
 }
 
 // A child that inherits the environment must take nothing.

@@ -122,6 +122,8 @@ type Event struct {
 	Ended   time.Duration // EvExited: when the process ended, as CLOCK_BOOTTIME; 0: now
 	CutOff  bool          // EvExited: a crash of the master cut the start off, which is no failure
 	Cause   RetireCause   // EvRetire: why
+
+	By *records.Operator // EvReplace: whose command is the cause, for the history; nil if none is
 }
 
 // Action is the worker's step after a decision.

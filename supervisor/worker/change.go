@@ -97,12 +97,12 @@ func startsOtherwise(before, after unit.Spec) bool {
 	})
 }
 
-// Replace has a new instance take the worker's place, when the present one has ended. It returns the number of the
-// present incarnation.
-func (w *Worker) Replace(ctx context.Context, reason string) (incarnation uint64, err error) {
+// Replace has a new instance take the worker's place, when the present one has ended, because of the command of an
+// operator, or nil. It returns the number of the present incarnation.
+func (w *Worker) Replace(ctx context.Context, reason string, by *records.Operator) (incarnation uint64, err error) {
 	return command(ctx, w, func(ctx context.Context) uint64 {
 		present := w.owner.rec.Incarnation
-		w.owner.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace, Reason: reason})
+		w.owner.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace, Reason: reason, By: by})
 		return present
 	})
 }

@@ -6,6 +6,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -325,7 +326,8 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	// A failure that repeats for a while would push all other events out of the history.
 	seldom := e.Ours && w.state.Lacked&(w.state.Lacked-1) != 0
 	if before.Status != w.state.Status && !seldom && e.Kind != lifecycle.EvRemains {
-		events = append(events, of(haltedBy(w.state, w.rec), w.event(statusEvents[w.state.Status], w.state.Reason)))
+		by := cmp.Or(e.By, haltedBy(w.state, w.rec))
+		events = append(events, of(by, w.event(statusEvents[w.state.Status], w.state.Reason)))
 	}
 	switch act { //nolint:exhaustive // the others come after the record
 	case lifecycle.ActServe: // before the record: readiness is a fact, and requests may be waiting for it

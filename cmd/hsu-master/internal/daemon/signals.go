@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/core-tools/hsu-master/supervisor"
@@ -50,10 +51,11 @@ func (s *signals) handOver() []syscall.Signal {
 	return s.pending()
 }
 
-// pending returns the signals that would end the master and have not been handled.
+// pending returns the signals that would end the master and have not been handled. repeat undoes it.
 func (s *signals) pending() (left []syscall.Signal) {
 	for {
 		select {
+		case <-s.heard:
 		case sig := <-s.stops:
 			left = append(left, sig.(syscall.Signal)) // all signals of an operating system are
 		case sig := <-s.detaches:
@@ -62,6 +64,17 @@ func (s *signals) pending() (left []syscall.Signal) {
 			return left
 		}
 	}
+}
+
+// union returns the kinds of signals of both lists, each once: one signal may be in both, and a second INT means more
+// than the first.
+func union(a, b []syscall.Signal) (kinds []syscall.Signal) {
+	for _, sig := range slices.Concat(a, b) {
+		if !slices.Contains(kinds, sig) {
+			kinds = append(kinds, sig)
+		}
+	}
+	return kinds
 }
 
 // repeat delivers signals that the earlier program of this process has not handled.

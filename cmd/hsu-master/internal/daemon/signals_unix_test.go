@@ -103,3 +103,18 @@ func TestStopWithoutASignalIsBounded(t *testing.T) {
 		close(done)
 	})
 }
+
+// A signal that a new program has received in two ways is delivered once: a second INT would end the grace of workers.
+func TestSignalReceivedInTwoWaysIsDeliveredOnce(t *testing.T) {
+	s := &signals{
+		stops: make(chan os.Signal, 2), detaches: make(chan os.Signal, 1), heard: make(chan os.Signal, 4),
+	}
+	for _, c := range []chan os.Signal{s.stops, s.heard} {
+		c <- os.Interrupt
+	}
+	s.repeat(union([]syscall.Signal{syscall.SIGINT, syscall.SIGUSR1}, s.pending()))
+	if len(s.stops) != 1 || len(s.detaches) != 1 || len(s.heard) != 2 {
+		t.Errorf("%d signals to stop, %d to detach, and %d for the bound; want 1, 1 and 2",
+			len(s.stops), len(s.detaches), len(s.heard))
+	}
+}

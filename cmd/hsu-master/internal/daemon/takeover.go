@@ -63,9 +63,11 @@ func TakeOver(stderr io.Writer) *Takeover {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "%shsu-master: error: %v\n", logging.Prefix(stderr, logging.PriorityError), err)
+		t.caught.stop()
 		return nil // as after a crash
 	}
-	t.Signals = append(t.Signals, taken.Signals()...)
+	early := taken.Signals() // from now on, signals are received only by caught
+	t.Signals = append(t.Signals, union(early, t.caught.pending())...)
 	handover.SetName(filepath.Base(os.Args[0])) // after an execution by descriptor it is a number
 	t.program = taken.File(formerFile)
 	if own := taken.File(programFile); own != nil {

@@ -12,52 +12,94 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Services prints a table with one line per endpoint. The figures are printed only for a running master,
-// which has them.
+// Services prints a table with one line per endpoint, or on a terminal that is too narrow for that, one for each
+// service. The figures are printed only for a running master, which has them.
 func Services(w io.Writer, list []*adminpb.Service, live bool) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "no services")
 		return err
 	}
-	titles, none := []string{"SERVICE", "ENDPOINT", "WORKER", "SOURCE", "STATE"}, []string{"-", "-", "-", "no endpoint"}
+	titles := []string{"SERVICE", "ENDPOINT", "WORKER", "SOURCE", "STATE"}
 	if live {
 		titles = append(titles, "CALLS", "IN FLIGHT", "FAILED", "P50", "P99")
-		none = append(none, "-", "-", "-", "-", "-")
 	}
 	table := render.NewTable(titles...)
 	for _, s := range list {
-		if len(s.GetEndpoints()) == 0 {
-			table.Row(append([]string{render.Printable(s.GetName())}, none...)...)
+		for _, cells := range endpointRows(s, live) {
+			table.Row(append([]string{render.Printable(s.GetName())}, cells...)...)
 		}
-		for _, e := range s.GetEndpoints() {
-			cells := []string{
-				render.Printable(s.GetName()), render.Printable(e.GetAddress()),
-				render.Printable(render.OrDash(e.GetWorker())),
-				render.Printable(render.OrDash(e.GetSource())), EndpointState(e),
-			}
-			if live {
-				f := e.GetFigures()
-				cells = append(cells, strconv.FormatUint(f.GetCalls(), 10), strconv.FormatInt(f.GetInFlight(), 10),
-					strconv.FormatUint(failures(f), 10), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
-			}
-			table.Row(cells...)
-		}
+	}
+	if width := terminal.Width(w); width > 0 && table.Width() > width {
+		return printNarrowServices(w, list, titles[1:], live)
 	}
 	if err := table.Print(w); err != nil {
 		return err
 	}
+	return printServiceRemarks(w, list)
+}
+
+// printNarrowServices prints a table for each service, below its name.
+func printNarrowServices(w io.Writer, list []*adminpb.Service, titles []string, live bool) error {
 	for _, s := range list {
+		fmt.Fprintln(w, render.CutAt(render.Printable(s.GetName()), render.WidthFor(w)))
+		table := render.NewTable(titles...)
+		for _, cells := range endpointRows(s, live) {
+			table.Row(cells...)
+		}
+		if err := table.Print(w); err != nil {
+			return err
+		}
+	}
+	return printServiceRemarks(w, list)
+}
+
+// endpointRows returns the cells of a line for each endpoint of a service, without its name.
+func endpointRows(s *adminpb.Service, live bool) (rows [][]string) {
+	if len(s.GetEndpoints()) == 0 {
+		none := []string{"-", "-", "-", "no endpoint"}
+		if live {
+			none = append(none, "-", "-", "-", "-", "-")
+		}
+		return [][]string{none}
+	}
+	for _, e := range s.GetEndpoints() {
+		cells := []string{
+			render.Printable(e.GetAddress()), render.Printable(render.OrDash(e.GetWorker())),
+			render.Printable(render.OrDash(e.GetSource())),
+			EndpointState(e),
+		}
+		if live {
+			f := e.GetFigures()
+			cells = append(cells, strconv.FormatUint(f.GetCalls(), 10), strconv.FormatInt(f.GetInFlight(), 10),
+				strconv.FormatUint(failures(f), 10), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// printServiceRemarks prints below the tables what has no column.
+func printServiceRemarks(w io.Writer, list []*adminpb.Service) error {
+	tell := func(format string, args ...any) error {
+		_, err := fmt.Fprintln(w, "\n"+render.OnTerminal(w, fmt.Sprintf(format, args...)))
+		return err
+	}
+	for _, s := range list {
+		name := render.Printable(s.GetName())
 		if n := s.GetWaiting(); n > 0 {
-			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", render.Printable(s.GetName()),
-				render.Count(int(n), "call"))
+			if err := tell("%s has %s waiting for an endpoint", name, render.Count(int(n), "call")); err != nil {
+				return err
+			}
 		}
 		for _, e := range s.GetEndpoints() {
 			for _, remark := range remarks(e) {
-				fmt.Fprintf(w, "\n%s at %s %s\n",
-					render.Printable(s.GetName()), render.Printable(e.GetAddress()), remark)
+				if err := tell("%s at %s %s", name, render.Printable(e.GetAddress()), remark); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func wantedWorkers(state *adminpb.State) []*adminpb.Worker {
 	for _, u := range state.GetUnits() {
 		wanted[u.GetName()] = u.GetReplicas()
 		switch {
-		case u.GetRetired():
+		case u.GetRetired(), u.GetDisabled():
 			wanted[u.GetName()] = 0
 		case u.Scale != nil:
 			wanted[u.GetName()] = u.GetScale()

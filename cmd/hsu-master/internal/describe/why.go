@@ -55,8 +55,12 @@ func withoutWorkers(u *adminpb.Unit) string {
 	case u.GetRetired():
 		p.Field("why", "it is not in the configuration any more", 1)
 	case u.GetDisabled():
+		do := "hsu-master unit enable " + u.GetName()
+		if u.GetReplicas() == 0 {
+			do += "  or, if its file disables it: enabled: true there, then hsu-master reload"
+		}
 		p.Field("why", "it is disabled", 1)
-		p.Field("do", "hsu-master unit enable "+u.GetName(), 2)
+		p.Field("do", do, 2)
 	case u.Scale != nil && u.GetScale() == 0:
 		p.Field("why", fmt.Sprintf("an operator has scaled it to 0, the configuration says %d", u.GetReplicas()), 2)
 		p.Field("do", fmt.Sprintf("hsu-master worker scale %s=%d", u.GetName(), max(1, u.GetReplicas())), 2)
@@ -92,7 +96,7 @@ func printShort(w io.Writer, list []*adminpb.Inspection, live bool, now time.Tim
 		p.Add(headOf(in, now))
 		p.Field("why", e.Why, 2)
 		if e.Next != "goes on" {
-			p.Field("next", e.Next, 1)
+			p.Field("next", e.Next, 2)
 		}
 	}
 	fmt.Fprint(w, p.String())
@@ -169,7 +173,12 @@ func explained(in *adminpb.Inspection, live bool, now time.Time) string {
 		p.Field("process", processText(in, now), 1)
 	}
 	p.List("limits", unenforcedKeys(w))
-	p.List("output", lastLines(w.GetLastOutput(), screen-p.Len()))
+	output := lastLines(w.GetLastOutput(), screen-p.Len())
+	if len(output) == 1 { // there is room for all of it
+		p.Field("output", output[0], 3)
+		return p.String()
+	}
+	p.List("output", output)
 	return p.String()
 }
 

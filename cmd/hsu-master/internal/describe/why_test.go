@@ -369,10 +369,11 @@ func TestWhyFitsATerminal(t *testing.T) {
 
 func TestWhyOfAUnitWithoutWorkers(t *testing.T) {
 	for want, u := range map[string]*adminpb.Unit{
-		"it is disabled\n  do      hsu-master unit enable web": {Name: "web", Disabled: true},
-		"scaled it to 0, the configuration says 2":             {Name: "web", Replicas: 2, Scale: new(int32(0))},
-		"not in the configuration any more":                    {Name: "web", Retired: true},
-		"replicas: 0":                                          {Name: "web"},
+		"it is disabled\n  do      hsu-master unit enable web":   {Name: "web", Disabled: true},
+		"it is disabled\n  do      hsu-master unit enable web\n": {Name: "web", Disabled: true, Replicas: 2},
+		"scaled it to 0, the configuration says 2":               {Name: "web", Replicas: 2, Scale: new(int32(0))},
+		"not in the configuration any more":                      {Name: "web", Retired: true},
+		"replicas: 0":                                            {Name: "web"},
 	} {
 		if got := withoutWorkers(u); !strings.Contains(got, want) {
 			t.Errorf("%v: %q, want %q in it", u, got, want)

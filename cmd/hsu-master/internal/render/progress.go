@@ -46,10 +46,7 @@ func newProgress(w io.Writer, doing string, terminal bool) *Progress {
 				}
 				return
 			case now := <-timer.C:
-				fmt.Fprintf(w, "\r\x1b[K%s: %s", doing, p.text(now.Sub(began)))
-				if detail := p.Detail.Load(); detail != nil {
-					fmt.Fprintf(w, ", %.60s", *detail)
-				}
+				fmt.Fprint(w, "\r\x1b[K"+CutAt(doing+": "+p.text(now.Sub(began)), WidthFor(w)-1))
 				timer.Reset(progressEvery)
 			}
 		}
@@ -58,10 +55,14 @@ func newProgress(w io.Writer, doing string, terminal bool) *Progress {
 }
 
 func (p *Progress) text(took time.Duration) string {
+	text := fmt.Sprintf("%d s", int(took.Seconds()))
 	if total := p.Total.Load(); total > 0 {
-		return fmt.Sprintf("%d %%, %d s", 100*p.Done.Load()/total, int(took.Seconds()))
+		text = fmt.Sprintf("%d %%, %s", 100*p.Done.Load()/total, text)
 	}
-	return fmt.Sprintf("%d s", int(took.Seconds()))
+	if detail := p.Detail.Load(); detail != nil && *detail != "" {
+		text += ", " + *detail
+	}
+	return text
 }
 
 // End clears the line. It must be called before anything else is printed.

@@ -13,7 +13,8 @@ import (
 // Table is text in columns, of which the first row has the titles. Its cells must be printable.
 //
 // On a terminal, it is as wide as that at most: the last column is wrapped, and if that is not enough, the longest
-// cells of the other columns are cut, which then end in "…". In a file or a pipe, nothing is wrapped or cut.
+// cells of the other columns are cut, which then end in "…". In a file or a pipe, and if it cannot become as narrow as
+// the terminal, nothing is wrapped or cut.
 type Table struct{ rows [][]string }
 
 const (
@@ -37,13 +38,31 @@ func (t *Table) Print(w io.Writer) error {
 	return nil
 }
 
+// Width returns the width of the widest line if nothing is cut or wrapped.
+func (t *Table) Width() int {
+	return widthOfLine(columnWidths(t.withoutEmpty()))
+}
+
+// widthOfLine returns the width of a line with columns of these widths.
+func widthOfLine(widths []int) int {
+	sum := columnGap * (len(widths) - 1)
+	for _, n := range widths {
+		sum += n
+	}
+	return sum
+}
+
 // text lays the table out for a width; 0 means that there is none.
 func (t *Table) text(width int) string {
 	rows := t.withoutEmpty()
 	widths := columnWidths(rows)
 	last := len(widths) - 1
-	if width > 0 {
-		fit(widths, width)
+	if fitted := slices.Clone(widths); width > 0 {
+		if fit(fitted, width); widthOfLine(fitted) <= width {
+			widths = fitted
+		} else {
+			width = 0
+		}
 	}
 	before := columnGap * last // the columns before the last one
 	for _, n := range widths[:last] {
@@ -98,10 +117,7 @@ func columnWidths(rows [][]string) []int {
 // fit makes columns narrower until they are at most so wide together, or cannot be narrower.
 func fit(widths []int, width int) {
 	last := len(widths) - 1
-	excess := columnGap*last - width
-	for _, n := range widths {
-		excess += n
-	}
+	excess := widthOfLine(widths) - width
 	narrow := func(i, least int) {
 		by := min(max(0, excess), max(0, widths[i]-least))
 		widths[i] -= by

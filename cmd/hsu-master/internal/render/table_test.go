@@ -40,6 +40,15 @@ b-0              in ü
 	}
 }
 
+// A table that a terminal is too narrow for is not cut: the terminal wraps its lines.
+func TestTableOnATerminalThatIsTooNarrow(t *testing.T) {
+	table := NewTable("WORKER", "STATUS", "REASON")
+	table.Row("a-worker-with-a-very-long-name-0", "running", "it lives and is the recorded one")
+	if got, want := table.text(20), table.text(0); got != want {
+		t.Errorf("20 columns:\n%s\nwant\n%s", got, want)
+	}
+}
+
 // A text that is indented stays so in all of its lines.
 func TestParagraphIsIndented(t *testing.T) {
 	for text, want := range map[string]string{
@@ -47,6 +56,8 @@ func TestParagraphIsIndented(t *testing.T) {
 		"  of 3 workers, 2 run":   "  of 3\n    workers,\n    2 run",
 		"  well":                  "  well",
 		"unbreakableword and two": "unbreakableword\n  and two",
+		"ääääää ääää":             "ääääää\n  ääää",
+		"ääää ääää":               "ääää ääää", // characters count, not bytes
 	} {
 		if got := Paragraph(text, 12, 2); got != want {
 			t.Errorf("%q becomes\n%s\nwant\n%s", text, got, want)

@@ -63,7 +63,7 @@ func Wrap(text string, width int) (lines []string) {
 		switch {
 		case line == "":
 			line = word
-		case len(line)+1+len(word) <= width:
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
 			line += " " + word
 		default:
 			lines = append(lines, line)
