@@ -166,7 +166,8 @@ func (r *eventReader) follow(ctx context.Context, err error) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was interrupted
 		}
-		if code := status.Code(err); !errors.Is(err, errNoMaster) && code != codes.Unavailable && err != nil {
+		away := errors.Is(err, errNoMaster) || errors.Is(err, errHeld) || status.Code(err) == codes.Unavailable
+		if err != nil && !away {
 			return eventsError(err)
 		}
 		if !told {

@@ -67,7 +67,7 @@ func reload(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
-	conn, err := dialAdmin(ctx, f)
+	conn, err := dialRegistry(ctx, f)
 	if err != nil {
 		return err
 	}
