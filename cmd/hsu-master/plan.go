@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -84,6 +85,7 @@ type plan struct {
 	KeyFault   string              `json:"key_fault,omitempty"` // why environments cannot be compared
 
 	unitFault error
+	first     bool // there is no state yet
 }
 
 // noUnitsGiven reports whether neither flags nor a file describe the wanted units. A file may want none, and so does
@@ -102,12 +104,13 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	next, masterPID, err := readNextStart(ctx, cfg)
-	if err != nil {
-		return plan{}, err
+	first := errors.Is(err, fs.ErrNotExist) && !cfg.noUnitsGiven()
+	if err != nil && !first {
+		return plan{}, offline(cfg.folders, err)
 	}
 	p := plan{
 		Source: api.SourceOffline, MasterPID: masterPID, Wanted: wantedFlags, Backup: next.Backup,
-		unitFault: cfg.unitFault,
+		unitFault: cfg.unitFault, first: first,
 	}
 	if masterPID != 0 {
 		p.Source = api.SourceLive
@@ -130,10 +133,14 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	if err != nil {
 		p.KeyFault = err.Error()
 	}
-	p.Workers, err = recovery.Plan(ctx, recovery.PlanOptions{
+	opts := recovery.PlanOptions{
 		Snapshot: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
 		AsRecorded: p.Wanted == wantedRecorded, Secrets: secrets,
-	}, cfg.master.Units...)
+	}
+	if first {
+		opts.StateDir = ""
+	}
+	p.Workers, err = recovery.Plan(ctx, opts, cfg.master.Units...)
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the next start: %w", err)
 	}
@@ -159,7 +166,7 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 			return recovery.LivingMasterID(ctx, cfg.folders.state, cfg.folders.liveRuntime())
 		},
 	})
-	return next, 0, offline(cfg.folders, err)
+	return next, 0, err
 }
 
 // liveSnapshot returns the state of the running master as it is in its database.
@@ -214,7 +221,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		}
 	}
 	for _, d := range p.Workers {
-		if verbose || !isPlain(d) {
+		if verbose || !p.first && !isPlain(d) {
 			printEvidence(w, d)
 		}
 	}
@@ -236,6 +243,8 @@ func (p plan) headline() string {
 	switch {
 	case p.MasterPID != 0:
 		said = append(said, fmt.Sprintf("if the running master (pid %d) were killed and started again", p.MasterPID))
+	case p.first:
+		said = append(said, "no master has run in this state directory; the first start")
 	case p.Lost == "":
 		said = append(said, "no master is running; the next start")
 	case p.Backup == "":

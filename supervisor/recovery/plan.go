@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -20,7 +21,7 @@ type PlanOptions struct {
 	// Snapshot is the state that the next master will read: from [store.ReadSnapshot], or from the running
 	// master.
 	Snapshot records.Snapshot
-	// StateDir is the master's state directory.
+	// StateDir is the master's state directory; empty means that no master has run yet. Then RuntimeDir is required.
 	StateDir string
 	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
 	RuntimeDir string
@@ -59,13 +60,15 @@ func planContext(opts PlanOptions) (*Context, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tell this boot from others: %w", err)
 	}
-	dir, err := store.DirID(opts.StateDir)
-	if err != nil {
-		return nil, fmt.Errorf("identify the state directory: %w", err)
-	}
-	uid, err := ownerOf(opts.StateDir)
-	if err != nil {
-		return nil, fmt.Errorf("tell whose the state directory is: %w", err)
+	var dir identity.FileID
+	uid := os.Geteuid()
+	if opts.StateDir != "" {
+		if dir, err = store.DirID(opts.StateDir); err != nil {
+			return nil, fmt.Errorf("identify the state directory: %w", err)
+		}
+		if uid, err = ownerOf(opts.StateDir); err != nil {
+			return nil, fmt.Errorf("tell whose the state directory is: %w", err)
+		}
 	}
 	if opts.RuntimeDir == "" {
 		opts.RuntimeDir = filepath.Join(opts.StateDir, "run")
