@@ -74,6 +74,9 @@ func (s *adminSocket) open(passed *os.File) (err error) {
 	return nil
 }
 
+// serve serves the connections of a listener.
+func (s *adminSocket) serve(l net.Listener) error { return s.server.Serve(api.BoundAdmin(l)) }
+
 // finish stops the server. Calls in flight may take that long to end.
 func (s *adminSocket) finish(within time.Duration) {
 	late := time.AfterFunc(within, s.server.Stop)
@@ -159,7 +162,7 @@ func (s *adminSocket) restore(ctx context.Context, wg *sync.WaitGroup) error {
 	s.listener = listener
 	s.own, _ = os.Lstat(path)
 	wg.Go(func() {
-		if err := s.server.Serve(listener); err != nil {
+		if err := s.serve(listener); err != nil {
 			s.log.Warn("admin server failed", "error", err)
 		}
 	})
