@@ -50,8 +50,8 @@ const (
 	mostAdminConns  = 512
 )
 
-// BoundAdmin returns a listener for the admin server that accepts a bounded number of connections. A process cannot take
-// all of them.
+// BoundAdmin returns a listener for the admin server that accepts a bounded number of connections. A process cannot
+// take all of them.
 func BoundAdmin(l net.Listener) net.Listener {
 	return &fair.Listener{
 		Listener: l,

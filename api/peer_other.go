@@ -10,5 +10,6 @@ import (
 )
 
 func peerOf(*net.UnixConn) (peerIdentity, error) {
-	return peerIdentity{}, fmt.Errorf("tell who connects to the admin socket on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+	return peerIdentity{}, fmt.Errorf("tell who connects to the admin socket on %s: %w",
+		runtime.GOOS, errors.ErrUnsupported)
 }
