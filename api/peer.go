@@ -6,12 +6,17 @@ import (
 	"net"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/core-tools/hsu-master/internal/fair"
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// peerIdentity is the user at the other end of a unix socket as reported by the kernel: SO_PEERCRED, unix(7).
+// peerIdentity is the user and the process at the other end of a unix socket as reported by the kernel: SO_PEERCRED,
+// unix(7).
 type peerIdentity struct {
 	credentials.CommonAuthInfo
 	uid uint32
+	pid int32
 }
 
 // AuthType returns the name of the authentication mechanism.
@@ -21,18 +26,47 @@ func (peerIdentity) AuthType() string { return "peercred" }
 type peerCredentials struct{}
 
 func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	unixConn, ok := conn.(*net.UnixConn)
+	inner := conn
+	if placed, ok := conn.(*fair.Conn); ok {
+		inner = placed.NetConn()
+	}
+	unixConn, ok := inner.(*net.UnixConn)
 	if !ok {
 		return nil, nil, errors.New("the admin service is served on a unix socket only")
 	}
-	uid, err := peerUID(unixConn)
+	peer, err := peerOf(unixConn)
 	if err != nil {
 		return nil, nil, err
 	}
-	return conn, peerIdentity{
-		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-		uid:            uid,
-	}, nil
+	peer.SecurityLevel = credentials.PrivacyAndIntegrity
+	return conn, peer, nil
+}
+
+// The descriptors that connections of administrators may use: one part of those that the process may open. Otherwise a
+// program that leaks them would keep the master from starting workers.
+const (
+	adminPart       = 8
+	leastAdminConns = 33
+	mostAdminConns  = 512
+)
+
+// BoundAdmin returns a listener for the admin server that accepts a bounded number of connections. A process cannot
+// take all of them.
+func BoundAdmin(l net.Listener) net.Listener {
+	return &fair.Listener{
+		Listener: l,
+		Most: func() int {
+			return min(max(process.DescriptorLimit()/adminPart, leastAdminConns), mostAdminConns)
+		},
+		Identify: func(c net.Conn) (net.Conn, any, error) {
+			local, ok := c.(*net.UnixConn)
+			if !ok {
+				return c, nil, nil // the server refuses it
+			}
+			peer, err := peerOf(local)
+			return c, peer.pid, err
+		},
+	}
 }
 
 func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 )
 
-func peerUID(*net.UnixConn) (uint32, error) {
-	return 0, fmt.Errorf("tell who connects to the admin socket on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+func peerOf(*net.UnixConn) (peerIdentity, error) {
+	return peerIdentity{}, fmt.Errorf("tell who connects to the admin socket on %s: %w",
+		runtime.GOOS, errors.ErrUnsupported)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,6 +92,10 @@ func (r *reader) entries(n *node) ([]entry, bool) {
 
 // object reads a map with the given keys.
 func (r *reader) object(n *node, keys []key) {
+	if n.kind == textNode || n.kind == listNode {
+		r.fault(n, "must be a map of keys and values%s", r.mapFor(n, keys))
+		return
+	}
 	entries, ok := r.entries(n)
 	if !ok {
 		return
@@ -109,12 +114,32 @@ func (r *reader) object(n *node, keys []key) {
 	}
 }
 
+// mapFor returns what to write in place of a text or list: the key that takes the word, or else the keys.
+func (r *reader) mapFor(n *node, keys []key) string {
+	for _, k := range keys {
+		if in := k.value.form(); n.kind == textNode && k.kinds.allow(r.unit) && slices.Contains(in.allowed, n.text) {
+			return ", such as {" + k.name + ": " + n.text + "}"
+		}
+	}
+	return ": " + strings.Join(names(keys, r.unit), ", ")
+}
+
+// otherNames are names that other process managers have for keys.
+var otherNames = map[string]string{
+	"autorestart": "restart", "autostart": "enabled", "cmd": "command", "cron": "schedule", "cwd": "working_dir",
+	"directory": "working_dir", "env": "environment", "exec": "command", "healthcheck": "health",
+	"instances": "replicas", "numprocs": "replicas", "workdir": "working_dir",
+}
+
 func (r *reader) unknownKey(e entry, keys []key) {
 	if r.faults.full() {
 		return
 	}
 	known := names(keys, r.unit)
 	suggestion := nearest.DidYouMean(e.name, known)
+	if name := otherNames[e.name]; slices.Contains(known, name) {
+		suggestion = nearest.DidYouMean(name, known)
+	}
 	if suggestion == "" {
 		suggestion = ": must be one of " + strings.Join(known, ", ")
 	}

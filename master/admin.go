@@ -26,8 +26,8 @@ const (
 
 	// maxAdminPath is PATH_MAX of Linux, which is more than the path of a socket can have.
 	maxAdminPath = 4096
-	// keepInterval is the interval between checks that the socket still exists. It may be deleted by a cleanup of
-	// /run, or with the state folder by mistake.
+	// keepInterval is the interval between checks that the socket is still there. It may be deleted by a cleanup of
+	// /run, or with the state folder by mistake, or be hidden by another file.
 	keepInterval = 5 * time.Second
 )
 
@@ -50,7 +50,8 @@ func AnnouncedSocket(stateDir string) (path string, ok bool) {
 }
 
 // adminSocket serves administrators on a unix socket in the runtime folder. A file in the state folder has the socket's
-// path, because clients know only that folder. Both exist while the master runs: keep restores a deleted socket.
+// path, because clients know only that folder. Both exist while the master runs: keep restores a socket that was
+// deleted or replaced.
 type adminSocket struct {
 	stateDir, runtimeDir string
 	log                  *slog.Logger
@@ -58,6 +59,7 @@ type adminSocket struct {
 
 	mu       sync.Mutex
 	listener net.Listener // the newest; the server also has those whose sockets were deleted
+	own      fs.FileInfo  // of the newest socket
 }
 
 // open takes the socket of the earlier program of this process, or makes it.
@@ -65,11 +67,15 @@ func (s *adminSocket) open(passed *os.File) (err error) {
 	path := AdminSocket(s.runtimeDir)
 	if s.listener = Inherit(passed, func(a net.Addr) bool { return a.String() == path }); s.listener != nil {
 		s.listener.(*net.UnixListener).SetUnlinkOnClose(true) // a path is the address of no other kind of listener
-		return nil
+	} else if s.listener, err = api.ListenAdmin(context.Background(), path); err != nil {
+		return err
 	}
-	s.listener, err = api.ListenAdmin(context.Background(), path)
-	return err
+	s.own, _ = os.Lstat(path) // if it is gone already, keep restores it
+	return nil
 }
+
+// serve serves the connections of a listener.
+func (s *adminSocket) serve(l net.Listener) error { return s.server.Serve(api.BoundAdmin(l)) }
 
 // finish stops the server. Calls in flight may take that long to end.
 func (s *adminSocket) finish(within time.Duration) {
@@ -105,8 +111,8 @@ func (s *adminSocket) takeBack() error {
 	return err
 }
 
-// keep restores a deleted socket until ctx is done. While stateIsThere returns false, it puts nothing into the folders,
-// because the state may come back there.
+// keep restores a socket that was deleted or replaced, until ctx is done. While stateIsThere returns false, it puts
+// nothing into the folders, because the state may come back there.
 func (s *adminSocket) keep(ctx context.Context, wg *sync.WaitGroup, stateIsThere func(context.Context) bool) {
 	tick := time.NewTicker(keepInterval)
 	defer tick.Stop()
@@ -132,10 +138,12 @@ func (s *adminSocket) keep(ctx context.Context, wg *sync.WaitGroup, stateIsThere
 	}
 }
 
-// restore listens anew if the socket was deleted.
+// restore listens anew if the socket was deleted or replaced. It leaves files alone that are no sockets, and sockets
+// that another process serves.
 func (s *adminSocket) restore(ctx context.Context, wg *sync.WaitGroup) error {
 	path := AdminSocket(s.runtimeDir)
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+	there, err := os.Lstat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(there, s.own) {
 		return err
 	}
 	if err := safefile.MkdirAll(s.runtimeDir); err != nil {
@@ -152,8 +160,9 @@ func (s *adminSocket) restore(ctx context.Context, wg *sync.WaitGroup) error {
 		old.SetUnlinkOnClose(false)
 	}
 	s.listener = listener
+	s.own, _ = os.Lstat(path)
 	wg.Go(func() {
-		if err := s.server.Serve(listener); err != nil {
+		if err := s.serve(listener); err != nil {
 			s.log.Warn("admin server failed", "error", err)
 		}
 	})

@@ -137,6 +137,24 @@ func TestStateAndListenerAreRequired(t *testing.T) {
 
 // A deleted socket is restored, and only while the state is there.
 func TestDeletedAdminSocketIsRestored(t *testing.T) {
+	restoresSocket(t, func(string) error { return nil })
+}
+
+// Commands would find no master at a socket that nothing serves.
+func TestReplacedAdminSocketIsRestored(t *testing.T) {
+	restoresSocket(t, func(path string) error {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			return err
+		}
+		l.SetUnlinkOnClose(false)
+		return l.Close()
+	})
+}
+
+// restoresSocket tests that a master restores its socket after it was deleted and something else took its place.
+func restoresSocket(t *testing.T, replace func(path string) error) {
+	t.Helper()
 	o := options(t)
 	m := mustNew(t, o)
 	ctx, end := context.WithCancel(t.Context())
@@ -148,7 +166,8 @@ func TestDeletedAdminSocketIsRestored(t *testing.T) {
 	if want := AdminSocket(filepath.Join(o.StateDir, "run")); !ok || path != want {
 		t.Fatalf("announced is %q, want %q", path, want)
 	}
-	if err := errors.Join(os.Remove(path), os.Remove(filepath.Join(o.StateDir, adminPathName))); err != nil {
+	err := errors.Join(os.Remove(path), replace(path), os.Remove(filepath.Join(o.StateDir, adminPathName)))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(4 * keepInterval); ; time.Sleep(keepInterval / 50) {

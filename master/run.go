@@ -107,7 +107,7 @@ func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (
 	wg.Go(func() { m.journal().started(ctx, m.options.Version) })
 	accept = func() { wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) }) }
 	admins := m.admin.listener // another one may replace it before the goroutine starts
-	wg.Go(func() { servers <- wrap("serve administrators", m.admin.server.Serve(admins)) })
+	wg.Go(func() { servers <- wrap("serve administrators", m.admin.serve(admins)) })
 	wg.Go(func() { supervised <- m.sup.Serve(ctx) })
 	m.log.Info("master started", "address", m.listener.Addr().String(),
 		"state_dir", m.options.StateDir, "pid", os.Getpid())

@@ -25,13 +25,13 @@ import (
 // readWait bounds the wait for a process that has state.db open but does not hold master.lock.
 const readWait = 100 * time.Millisecond
 
-// Held reports whether a master holds the state in dir.
-func Held(dir string) bool {
+// Holder returns a [LockedError] that names the master that holds the state in dir, nil if none does.
+func Holder(dir string) *LockedError {
 	release, err := statedir.ReadLock(dir, 0)
 	if err == nil {
 		release()
 	}
-	_, held := errors.AsType[*LockedError](err)
+	held, _ := errors.AsType[*LockedError](err)
 	return held
 }
 

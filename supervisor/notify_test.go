@@ -23,6 +23,7 @@ type fakeNotify struct {
 	state   notify.State
 	changed chan struct{}
 	changes func()
+	gone    bool // its path was removed
 }
 
 func (n *fakeNotify) Attach(told notify.State, _ func(pid int) bool, changes func()) {
@@ -40,6 +41,13 @@ func (n *fakeNotify) State() (notify.State, <-chan struct{}) {
 func (*fakeNotify) File() (*os.File, error) { return nil, errors.ErrUnsupported }
 func (*fakeNotify) Close() error            { return nil }
 func (*fakeNotify) Remove() error           { return nil }
+
+// Mend finds the path removed as long as gone is set.
+func (n *fakeNotify) Mend() (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.gone, nil
+}
 
 func (n *fakeNotify) say(text string) {
 	n.mu.Lock()
@@ -64,15 +72,19 @@ func (o *fakeOS) listen(path string, _ uint32, _ *slog.Logger) (worker.NotifySoc
 
 // say sends a notification of the present process of the worker.
 func (o *fakeOS) say(worker, text string) {
+	o.notifySocket(worker).say(text)
+}
+
+// notifySocket returns the present notify socket of the worker.
+func (o *fakeOS) notifySocket(worker string) (socket *fakeNotify) {
 	o.mu.Lock()
-	var socket *fakeNotify
+	defer o.mu.Unlock()
 	for path, s := range o.sockets {
 		if strings.HasSuffix(path, "/"+worker+".notify") {
 			socket = s
 		}
 	}
-	o.mu.Unlock()
-	socket.say(text)
+	return socket
 }
 
 func byNotify(u *unit.Spec) { u.Health.Readiness = probe.Spec{Type: probe.TypeNotify} }
@@ -170,6 +182,21 @@ func TestMissedWatchdogIsARestart(t *testing.T) {
 		if n := world.starts("worker-0"); n != 2 {
 			t.Errorf("%d starts after one more miss, want 2", n)
 		}
+		m.stop(nil)
+	})
+}
+
+// A worker whose socket was removed cannot send WATCHDOG=1, and is not ended for that.
+func TestRemovedSocketIsNoMissedWatchdog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startNotified(t, world, t.TempDir(), byNotify)
+		socket := world.notifySocket("worker-0")
+		socket.mu.Lock()
+		socket.gone = true
+		socket.mu.Unlock()
+		settle(10 * notifyMissed * notifyInterval)
+		m.wantStatus("without a socket", records.StatusRunning, 1, world)
 		m.stop(nil)
 	})
 }

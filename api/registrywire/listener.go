@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"sync"
 
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -13,72 +12,31 @@ import (
 // maxConns bounds the connections of all users; internal/fair divides them, so that no user takes all.
 const maxConns = 256
 
-// listener accepts the connections of known processes, as long as their users may have more.
-type listener struct {
-	net.Listener
-	log *slog.Logger
-
-	mu     sync.Mutex
-	shares fair.Shares
-	open   int
-}
-
-// Accept waits for the next connection that is served. Connections that are not served are closed.
-func (l *listener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		accepted, err := l.admit(c)
-		if err == nil {
-			return accepted, nil
-		}
-		l.log.Debug("module registry connection refused", "error", err)
-		_ = c.Close()
+// bounded returns a listener that accepts the connections of known processes, as long as their users may have more.
+func bounded(l net.Listener, log *slog.Logger) net.Listener {
+	return &fair.Listener{
+		Listener: l, Most: func() int { return maxConns }, Identify: identify,
+		Refused: func(err error) { log.Debug("module registry connection refused", "error", err) },
 	}
 }
 
-var (
-	errNotLocal = errors.New("it is no connection of a unix socket")
-	errCrowded  = errors.New("the user has as many connections as allowed")
-)
+var errNotLocal = errors.New("it is no connection of a unix socket")
 
-func (l *listener) admit(c net.Conn) (net.Conn, error) {
+// identify returns the user that has made a connection.
+func identify(c net.Conn) (served net.Conn, user any, err error) {
 	local, ok := c.(*net.UnixConn)
 	if !ok {
-		return nil, errNotLocal
+		return nil, nil, errNotLocal
 	}
 	connector, err := process.ConnectorOf(local)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	share := l.shares.Of(fair.Client{Peer: connector.UID, Conn: c})
-	if share.Held().May(maxConns-l.open, maxConns) != fair.Granted {
-		return nil, errCrowded
-	}
-	share.Take()
-	l.open++
-	return &conn{Conn: c, connector: connector, release: sync.OnceFunc(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		share.Release()
-		l.open--
-	})}, nil
+	return conn{Conn: c, connector: connector}, connector.UID, nil
 }
 
-// conn is a served connection.
+// conn is a connection of a known process.
 type conn struct {
 	net.Conn
 	connector *process.Connector
-	release   func()
-}
-
-// Close closes the connection and gives its place back.
-func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.release()
-	return err
 }

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -70,8 +71,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if accepted, ok := c.(*conn); ok {
-				ctx = context.WithValue(ctx, connectorKey{}, accepted.connector)
+			if placed, ok := c.(*fair.Conn); ok {
+				if accepted, ok := placed.NetConn().(conn); ok {
+					ctx = context.WithValue(ctx, connectorKey{}, accepted.connector)
+				}
 			}
 			return ctx
 		},
@@ -79,7 +82,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(&listener{Listener: l, log: s.Log}); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bounded(l, s.Log)); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -2,20 +2,7 @@
 
 package relay
 
-import (
-	"math"
-	"os"
-	"syscall"
-)
-
-// descriptorLimit returns the number of descriptors that the process may open.
-func descriptorLimit() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt32 {
-		return math.MaxInt32
-	}
-	return int(limit.Cur)
-}
+import "os"
 
 // descriptorsInUse returns the number of descriptors that the process has open, or 0 if it is not known.
 func descriptorsInUse() int {

@@ -118,7 +118,7 @@ func awaitAdmin(ctx context.Context, f folders) (string, error) {
 			return path, conn.Close()
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED):
 			return "", err
-		case time.Now().After(deadline) || !store.Held(f.state):
+		case time.Now().After(deadline) || store.Holder(f.state) == nil:
 			return "", fmt.Errorf("%w at %s", exit.ErrNoMaster, path)
 		}
 		select {

@@ -104,6 +104,24 @@ func TestMasterThatIsStartingIsWaitedFor(t *testing.T) {
 	}
 }
 
+// A master whose socket is gone runs all the same: to start another one would fail.
+func TestMasterThatDoesNotAnswerIsNotMissing(t *testing.T) {
+	dir := t.TempDir()
+	db, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err = dialRegistry(t.Context(), folders{state: dir, runtime: dir, runtimeGiven: true})
+	if !errors.Is(err, exit.ErrHeld) || exit.Code(err) != exit.Locked {
+		t.Errorf("%v, exit code %d, want that a master holds the state", err, exit.Code(err))
+	}
+}
+
 // starting is the admin service of a master that has just started.
 type starting struct {
 	adminpb.UnimplementedAdminServer

@@ -268,7 +268,7 @@ func (m runningMaster) awaitEnd(ctx context.Context, f folders) bool {
 			return false
 		}
 	}
-	for store.Held(f.state) {
+	for store.Holder(f.state) != nil {
 		select {
 		case <-time.After(startingPoll):
 		case <-ctx.Done():

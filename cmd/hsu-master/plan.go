@@ -87,6 +87,7 @@ type plan struct {
 	KeyFault   string              `json:"key_fault,omitempty"` // why environments cannot be compared
 
 	unitFault error
+	first     bool // there is no state yet
 }
 
 // noUnitsGiven reports whether neither flags nor a file describe the wanted units. A file may want none, and so does
@@ -105,12 +106,13 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	next, masterPID, err := readNextStart(ctx, cfg)
-	if err != nil {
-		return plan{}, err
+	first := errors.Is(err, fs.ErrNotExist) && !cfg.noUnitsGiven()
+	if err != nil && !first {
+		return plan{}, offline(cfg.folders, err)
 	}
 	p := plan{
 		Source: api.SourceOffline, MasterPID: masterPID, Wanted: wantedFlags, Backup: next.Backup,
-		unitFault: cfg.UnitFault,
+		unitFault: cfg.UnitFault, first: first,
 	}
 	if masterPID != 0 {
 		p.Source = api.SourceLive
@@ -133,10 +135,14 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	if err != nil {
 		p.KeyFault = err.Error()
 	}
-	p.Workers, err = recovery.Plan(ctx, recovery.PlanOptions{
+	opts := recovery.PlanOptions{
 		Snapshot: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
 		AsRecorded: p.Wanted == wantedRecorded, Secrets: secrets,
-	}, cfg.Master.Units...)
+	}
+	if first {
+		opts.StateDir = ""
+	}
+	p.Workers, err = recovery.Plan(ctx, opts, cfg.Master.Units...)
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the next start: %w", err)
 	}
@@ -162,10 +168,7 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 			return recovery.LivingMasterID(ctx, cfg.folders.state, cfg.folders.liveRuntime())
 		},
 	})
-	if errors.Is(err, fs.ErrNotExist) && !cfg.noUnitsGiven() {
-		return next, 0, nil // of the first start
-	}
-	return next, 0, offline(cfg.folders, err)
+	return next, 0, err
 }
 
 // liveSnapshot returns the state of the running master as it is in its database.
@@ -247,6 +250,8 @@ func (p plan) headline() string {
 	switch {
 	case p.MasterPID != 0:
 		said = append(said, fmt.Sprintf("if the running master (pid %d) were killed and started again", p.MasterPID))
+	case p.first:
+		said = append(said, "no master has run in this state directory; the first start")
 	case p.Lost == "":
 		said = append(said, "no master is running; the next start")
 	case p.Backup == "":

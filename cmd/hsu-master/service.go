@@ -19,6 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/exit"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
+	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -106,6 +107,9 @@ func withRegistry(c *cli.Context, ask func(ctx context.Context, client adminpb.R
 // dialRegistry connects to the master of these folders, and verifies that it uses this state folder.
 func dialRegistry(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	if _, err := liveState(ctx, f); errors.Is(err, exit.ErrNoMaster) {
+		if holder := store.Holder(f.state); holder != nil {
+			return nil, offline(f, holder)
+		}
 		return nil, exit.Hint(err, `start one with "hsu-master run", or name its --state-dir`)
 	} else if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -38,6 +39,33 @@ func TestIdleClientsOfTheGatewayLeaveDescriptors(t *testing.T) {
 	h.WantNothingLeft()
 }
 
+// A program that leaks connections to the admin socket keeps neither a worker from its restart nor another program out.
+func TestIdleAdministratorsLeaveDescriptors(t *testing.T) {
+	t.Parallel()
+	h := harness.NewHost(t, harness.Workers(steady)...)
+	m := h.Start()
+	before := awaitSteady(h, harness.Worker.Running)
+	limit(m, unix.RLIMIT_NOFILE, 256)
+	for range 400 {
+		nc, err := net.DialTimeout("unix", filepath.Join(h.State, "run", "admin.sock"), harness.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = nc.Close() })
+		beginHTTP2(nc)
+	}
+	h.KillWorker(before.Workers[0].PID)
+	after := awaitSteady(h, func(w harness.Worker) bool {
+		return w.Running() && (w.ID != before.Workers[0].ID || w.Incarnation == 2)
+	})
+	wantOnlyRestarted(h, before, after, before.Workers[0].ID)
+	if r := h.CLI("status"); r.Code != 0 {
+		t.Errorf("the administrator: %+v", r)
+	}
+	m.Stop()
+	h.WantNothingLeft()
+}
+
 // New clients get in soon, even after so many idle ones were accepted that new ones have to be refused.
 func TestIdleClientsOverTheBoundMakeRoom(t *testing.T) {
 	t.Parallel()
@@ -66,6 +94,11 @@ func openIdle(h *harness.Host, n int) {
 			h.T.Fatal(err)
 		}
 		h.T.Cleanup(func() { _ = nc.Close() })
-		_, _ = io.WriteString(nc, http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00") // and empty SETTINGS
+		beginHTTP2(nc)
 	}
+}
+
+// beginHTTP2 sends the preface of a client and empty SETTINGS. The other side may have closed the connection.
+func beginHTTP2(nc net.Conn) {
+	_, _ = io.WriteString(nc, http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 }

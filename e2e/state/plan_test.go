@@ -154,6 +154,24 @@ func wantPlanned(m *harness.Master, p planned) {
 	}
 }
 
+// The manual shows a plan before the first start.
+func TestPlanOfTheFirstStart(t *testing.T) {
+	t.Parallel()
+	h := harness.NewHost(t, harness.Workers(2)...)
+	r := h.CLI(append([]string{"state", "plan", "--json"}, harness.Workers(2)...)...)
+	var p planned
+	if err := json.Unmarshal([]byte(r.Stdout), &p); err != nil || r.Code != 0 {
+		t.Fatalf("exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if _, err := os.Lstat(h.State); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the plan has made the state directory: %v", err)
+	}
+	m := h.Start()
+	h.AwaitRunning(2)
+	wantPlanned(m, p)
+	m.Stop()
+}
+
 func TestPlanTellsWhatTheNextStartDoesAndDoesNothing(t *testing.T) {
 	t.Parallel()
 	h := harness.NewHost(t, harness.Workers(5)...)

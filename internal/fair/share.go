@@ -1,4 +1,4 @@
-// Package fair divides places among clients: places for calls in flight, and for waiting calls.
+// Package fair divides places among clients: places for calls in flight, for waiting calls, and for connections.
 //
 // A client has two levels: a peer, and any number of connections of that peer, which share its places.
 package fair

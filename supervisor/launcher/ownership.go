@@ -25,9 +25,13 @@ func CheckPort(inst Sockets, port int) error {
 
 func ForeignPort(port int) error { return fmt.Errorf("port %d %w", port, ErrForeignPort) }
 
-// SuspendedReason is the reason for a process that a signal has stopped.
+// SuspendedReason is the reason for a process that a signal or a debugger has stopped.
 func SuspendedReason(pid int) string {
-	return "stopped by a signal: continue it with kill -CONT " + strconv.Itoa(pid)
+	continued := "continue it with kill -CONT " + strconv.Itoa(pid)
+	if tracer := process.TracerOf(pid); tracer != 0 {
+		return fmt.Sprintf("stopped, and traced by process %d: continue it there, or end that and %s", tracer, continued)
+	}
+	return "stopped by a signal: " + continued
 }
 
 // HasEnded reports whether the process of the instance has ended.

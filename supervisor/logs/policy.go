@@ -4,7 +4,8 @@ import "time"
 
 // Policy is how a log is rotated. The zero value stands for [DefaultPolicy].
 type Policy struct {
-	// MaxSize is the size at which the log is rotated; 0 means the default. A longer line stays whole.
+	// MaxSize is the size at which the log is rotated; 0 means the default. A longer line stays whole up to
+	// [LongestLine].
 	MaxSize int64
 	// MaxAge is the age at which a rotated file is removed; 0 means never.
 	MaxAge time.Duration
@@ -13,6 +14,9 @@ type Policy struct {
 	// Compress compresses the rotated files.
 	Compress bool
 }
+
+// LongestLine is the size from which a line is cut, so that the log of a worker that writes no newlines is rotated too.
+const LongestLine = 16 << 20
 
 // KeepNone is the value of [Policy].Keep that drops the old lines.
 const KeepNone = -1

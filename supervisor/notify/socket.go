@@ -9,6 +9,7 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -42,14 +43,17 @@ const (
 // Socket is the notify socket of one worker. Its methods may be called from any goroutine.
 type Socket struct {
 	path string
-	conn *net.UnixConn
+	uid  uint32 // of the worker
 	log  *slog.Logger
-	done chan struct{} // closed when the reader has ended
 	stop chan struct{} // closed by Close
+
+	readers sync.WaitGroup // one for each of conns
 
 	releases chan struct{} // has an element for each running goroutine that closes descriptors
 
 	mu       sync.Mutex
+	conns    []*net.UnixConn    // the present one last; a process may be connected to one that was replaced
+	bound    fs.FileInfo        // the path of the present one
 	belongs  func(pid int) bool // nil until Attach
 	changes  func()             // called after a change, in the reader's goroutine; it must not block
 	waiting  map[int]*early     // what came before, by its sender
@@ -80,12 +84,13 @@ func Listen(path string, uid uint32, log *slog.Logger) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the notify socket: %w", err)
 	}
-	return serve(path, conn, log), nil
+	return serve(path, uid, conn, log), nil
 }
 
 // Restore begins to read a socket at path that outlived an earlier master. The caller closes the file.
 func Restore(path string, file *os.File, log *slog.Logger) (*Socket, error) {
-	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
 		return nil, fmt.Errorf("the notify socket %s is gone", path)
 	}
 	general, err := net.FilePacketConn(file)
@@ -96,16 +101,55 @@ func Restore(path string, file *os.File, log *slog.Logger) (*Socket, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("restore the notify socket: it is of another kind"), general.Close())
 	}
-	return serve(path, conn, log), nil
+	return serve(path, ownerOf(info), conn, log), nil
 }
 
-func serve(path string, conn *net.UnixConn, log *slog.Logger) *Socket {
+func serve(path string, uid uint32, conn *net.UnixConn, log *slog.Logger) *Socket {
 	s := &Socket{
-		path: path, conn: conn, log: log, done: make(chan struct{}), stop: make(chan struct{}),
+		path: path, uid: uid, log: log, stop: make(chan struct{}),
 		waiting: map[int]*early{}, changed: make(chan struct{}), releases: make(chan struct{}, maxReleases),
 	}
-	go s.receive()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(conn)
 	return s
+}
+
+// add begins to read conn, which was bound to the path. The caller holds the lock.
+func (s *Socket) add(conn *net.UnixConn) {
+	s.conns = append(s.conns, conn)
+	s.bound, _ = os.Lstat(s.path) // if it is gone, Mend makes it again
+	s.readers.Go(func() { s.receive(conn) })
+}
+
+// Mend makes the socket again if its path was removed or replaced, and reports whether it had to. Then a WATCHDOG=1
+// that the worker has sent counts as sent now, since the later ones were lost.
+func (s *Socket) Mend() (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.stop:
+		return false, nil
+	default:
+	}
+	there, err := os.Lstat(s.path)
+	if err == nil && os.SameFile(there, s.bound) {
+		return false, nil
+	}
+	conn, err := listen(s.path, s.uid)
+	if err != nil {
+		return true, fmt.Errorf("make the notify socket again: %w", err)
+	}
+	if last := len(s.conns) - 1; last > 0 { // two are enough: their number must not grow
+		_ = s.conns[0].Close()
+		s.conns = s.conns[last:]
+	}
+	s.add(conn)
+	if !s.state.Watchdog.IsZero() {
+		s.state.Watchdog = time.Now()
+	}
+	s.log.Warn("worker notify socket made again", "path", s.path)
+	return true, nil
 }
 
 // Path returns the path of the socket.
@@ -138,16 +182,26 @@ func (s *Socket) State() (State, <-chan struct{}) {
 }
 
 // File returns a duplicate of the socket, which the caller closes.
-func (s *Socket) File() (*os.File, error) { return s.conn.File() }
+func (s *Socket) File() (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns[len(s.conns)-1].File()
+}
 
 // Close stops reading. The path remains: a worker that lives on notifies the next master there. If descriptors of the
 // worker keep the socket from being closed, that continues when Close returns.
 func (s *Socket) Close() error {
+	s.mu.Lock()
 	close(s.stop)
+	conns := s.conns
+	s.mu.Unlock()
 	closed := make(chan error, 1)
 	go func() {
-		err := s.conn.Close()
-		<-s.done
+		var err error
+		for _, conn := range conns {
+			err = errors.Join(err, conn.Close())
+		}
+		s.readers.Wait()
 		s.mu.Lock()
 		waiting := s.waiting
 		s.waiting = nil
@@ -170,13 +224,12 @@ func (s *Socket) Close() error {
 // Remove removes the path of a closed socket.
 func (s *Socket) Remove() error { return os.Remove(s.path) }
 
-// receive reads the socket until it is closed.
-func (s *Socket) receive() {
-	defer close(s.done)
+// receive reads a socket until it is closed.
+func (s *Socket) receive(conn *net.UnixConn) {
 	buf, extra := make([]byte, maxDatagram), make([]byte, ancillary)
 	began, count := time.Now(), 0
 	for {
-		n, pid, release, err := read(s.conn, buf, extra)
+		n, pid, release, err := read(conn, buf, extra)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}

@@ -94,3 +94,11 @@ func own(info os.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && info.IsDir() && int(stat.Uid) == os.Geteuid()
 }
+
+// ownerOf returns the user that a file belongs to.
+func ownerOf(info os.FileInfo) uint32 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return stat.Uid
+	}
+	return uint32(os.Geteuid()) //nolint:gosec // not negative on Linux
+}

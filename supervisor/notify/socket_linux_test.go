@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -344,6 +345,43 @@ func sendFile(t *testing.T, conn *net.UnixConn, file *os.File) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A worker is not silent because its socket was removed, for example with the runtime folder.
+func TestMendedSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "w.notify")
+	s, _ := listenAt(t, path)
+	s.Attach(State{}, mine, func() {})
+	connected := dial(t, path)
+	send(t, connected, "READY=1\nWATCHDOG=1")
+	before := await(t, s, "WATCHDOG=1", func(st State) bool { return !st.Watchdog.IsZero() })
+	if lost, err := s.Mend(); lost || err != nil {
+		t.Fatalf("Mend = %v, %v of a socket that is there", lost, err)
+	}
+	for i := range 3 {
+		if err := os.Rename(path, path+".away"); err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if lost, err := s.Mend(); !lost || err != nil {
+			t.Fatalf("Mend = %v, %v of a socket that is gone", lost, err)
+		}
+		after, _ := s.State()
+		if !after.Ready || !after.Watchdog.After(before.Watchdog) {
+			t.Errorf("%+v after %+v, want a later WATCHDOG=1", after, before)
+		}
+		if i == 0 {
+			send(t, connected, "STATUS=old")
+			await(t, s, "what came over the former socket", func(st State) bool { return st.Status == "old" })
+		}
+		send(t, dial(t, path), fmt.Sprintf("STATUS=%d", i))
+		await(t, s, "STATUS=", func(st State) bool { return st.Status == strconv.Itoa(i) })
+		before = after
 	}
 }
 

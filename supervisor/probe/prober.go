@@ -138,6 +138,9 @@ func checkHealthAt(ctx context.Context, address, service string) error {
 // maxAnswer limits the shown length of an answer, which may come from the endpoint.
 const maxAnswer = 200
 
+// notHTTP2 is the error of a gRPC client if the first bytes of a server are no frame, such as "HTTP/1.1 400".
+const notHTTP2 = "http2: frame too large"
+
 // Brief shortens an answer to its distinctive part: the errno of a failed connect, or the code and the text of a
 // gRPC status.
 func Brief(err error) string {
@@ -151,6 +154,9 @@ func Brief(err error) string {
 	case errors.As(err, &withStatus):
 		s := withStatus.GRPCStatus()
 		text = fmt.Sprintf("%s: %s", s.Code(), s.Message())
+		if strings.Contains(s.Message(), notHTTP2) {
+			text = "its port does not speak gRPC: give the unit another kind or health.type"
+		}
 	case errors.As(err, &timeout) && timeout.Timeout(): // also context.DeadlineExceeded
 		text = errNoAnswer.Error()
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"syscall"
@@ -130,5 +132,16 @@ func TestUnusableCheckAnswersWithItsFault(t *testing.T) {
 	p := Unusable(Spec{Type: TypeHTTP}, errors.New("broken"))
 	if err := p.Ping(t.Context()); err == nil || err.Error() != "broken" || p.String() != "http" {
 		t.Errorf("%s: %v", p, err)
+	}
+}
+
+// The default kind of a unit speaks gRPC, so this is what a web server with that kind is told.
+func TestWebServerIsNoGRPCServer(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	got := ask(t, Spec{Type: TypeGRPC, Address: address, Policy: Policy{Timeout: time.Minute}}, Target{})
+	if !strings.HasSuffix(got, ": its port does not speak gRPC: give the unit another kind or health.type") {
+		t.Errorf("%q", got)
 	}
 }

@@ -2,9 +2,7 @@ package recovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,7 +21,7 @@ type PlanOptions struct {
 	// Snapshot is the state that the next master will read: from [store.ReadSnapshot], or from the running
 	// master.
 	Snapshot records.Snapshot
-	// StateDir is the master's state directory. Before the first start there is none.
+	// StateDir is the master's state directory; empty means that no master has run yet. Then RuntimeDir is required.
 	StateDir string
 	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
 	RuntimeDir string
@@ -62,14 +60,12 @@ func planContext(opts PlanOptions) (*Context, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tell this boot from others: %w", err)
 	}
-	scan, uid := process.Scan, os.Geteuid()
-	dir, err := store.DirID(opts.StateDir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		scan = func(context.Context) ([]process.Holder, error) { return nil, nil } // no process can be of it
-	case err != nil:
-		return nil, fmt.Errorf("identify the state directory: %w", err)
-	default:
+	var dir identity.FileID
+	uid := os.Geteuid()
+	if opts.StateDir != "" {
+		if dir, err = store.DirID(opts.StateDir); err != nil {
+			return nil, fmt.Errorf("identify the state directory: %w", err)
+		}
 		if uid, err = ownerOf(opts.StateDir); err != nil {
 			return nil, fmt.Errorf("tell whose the state directory is: %w", err)
 		}
@@ -82,7 +78,7 @@ func planContext(opts PlanOptions) (*Context, error) {
 		Inspector: launcher.NewInspector(launcher.Options{
 			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir,
 		}),
-		Scan:         scan,
+		Scan:         process.Scan,
 		Kept:         func(string) (identity.Exit, bool) { return identity.Exit{}, false },
 		MasterID:     meta.MasterID,
 		StateDir:     stateDir,

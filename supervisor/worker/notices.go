@@ -21,6 +21,7 @@ import (
 type NotifySocket interface {
 	Attach(told notify.State, belongs func(pid int) bool, changes func())
 	State() (notify.State, <-chan struct{})
+	Mend() (bool, error)
 	File() (*os.File, error)
 	Close() error
 	Remove() error
@@ -247,6 +248,11 @@ func (n *notified) verdict(what use, interval time.Duration, now time.Time) erro
 	case s.Failed:
 		return errors.New("it reports a failure (WATCHDOG=trigger)")
 	case silent > max(interval, n.period):
+		if lost, err := n.socket.Mend(); err != nil {
+			return fmt.Errorf("its notify socket was removed: %w: %w", err, probe.ErrUndecided)
+		} else if lost {
+			return fmt.Errorf("its notify socket was removed: %w", probe.ErrUndecided)
+		}
 		return fmt.Errorf("no WATCHDOG=1 for %s", silent.Round(time.Millisecond))
 	case s.Watchdog.IsZero():
 		return fmt.Errorf("no WATCHDOG=1 since the worker was adopted: %w", probe.ErrUndecided)

@@ -104,6 +104,22 @@ func (l *log) truncate(m layout.Marker) (err error) {
 	})
 }
 
+// freeZeros makes a hole of the NULs before the first line, which count as freed bytes. Otherwise a worker that writes
+// nothing else would fill the disk.
+func (l *log) freeZeros() error {
+	err := l.steps.Perform(crashpoint.LogPunch, func() error {
+		p, err := layout.Find(l.file)
+		if n := p.First / l.block * l.block; err == nil && n > 0 {
+			err = l.space.punch(l.file, 0, n)
+		}
+		return err
+	})
+	if lacking(err) {
+		return nil
+	}
+	return err
+}
+
 // closeHoles collapses the holes of a log that has data behind them: a collapse that a crash interrupted leaves one,
 // and so does punching while a writer lacked O_APPEND.
 func (l *log) closeHoles(ctx context.Context) error {

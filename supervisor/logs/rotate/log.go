@@ -71,7 +71,8 @@ func (l *log) close() error { return l.file.Close() }
 
 // rotate moves the lines of the log into a rotated file, or drops them if keep is false. It leaves the end of the log
 // ([logs.TailSize]) in place, so that the last lines of a worker are always there. It returns the number of bytes that
-// it moved, 0 if no line ends early enough. The log must be recovered, with parts p.
+// it moved, 0 if no line ends early enough and none is as long as [logs.LongestLine]. The log must be recovered, with
+// parts p.
 func (l *log) rotate(ctx context.Context, p layout.Parts, keep bool) (int64, error) {
 	m, err := l.choose(p)
 	if err != nil || m.End == 0 {
@@ -109,6 +110,9 @@ func (l *log) choose(p layout.Parts) (layout.Marker, error) {
 	end, err := l.lastLine(p.At+layout.MarkerSize, p.Size-logs.TailSize)
 	if err != nil {
 		return layout.Marker{}, fmt.Errorf("find the end of a line: %w", err)
+	}
+	if p.Size-max(end, p.Lines) >= logs.LongestLine {
+		end = p.Size - logs.TailSize // within the line
 	}
 	cut := (end - layout.MinFiller) / l.block * l.block
 	if cut < p.At+layout.MarkerSize || end <= p.Lines {

@@ -233,6 +233,46 @@ func TestLongLine(t *testing.T) {
 	}
 }
 
+// A worker that writes no newlines, as a progress bar does, does not fill the disk, and loses nothing.
+func TestLineWithoutEnd(t *testing.T) {
+	lack := func(*os.File, int64, int64) error { return unix.EOPNOTSUPP }
+	for name, sp := range map[string]space{
+		"collapse": system,
+		"punch":    {collapse: lack, punch: system.punch},
+		"truncate": {collapse: lack, punch: lack},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "w.log")
+			f := create(t, path)
+			var want, got strings.Builder
+			for i := range 2 {
+				text := fmt.Sprintf("%d\n%s", i, strings.Repeat("50 %\r", logs.LongestLine/5+1))
+				if _, err := f.WriteString(text); err != nil {
+					t.Fatal(err)
+				}
+				want.WriteString(text)
+				if _, err := once(t, Log{Path: path, AppendsOnly: always}, sp, steps{}); err != nil {
+					t.Fatal(err)
+				}
+				if left := allocated(t, path); left > 1<<20 {
+					t.Errorf("%d bytes are left in the log", left)
+				}
+			}
+			for _, name := range rotated(t, path) {
+				content, err := os.ReadFile(path + "." + name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got.Write(content)
+			}
+			rest, _ := linesOf(t, path)
+			if got.Write(rest); got.String() != want.String() {
+				t.Errorf("%d bytes are kept, want the %d written ones", got.Len(), want.Len())
+			}
+		})
+	}
+}
+
 // Blank lines of a worker are lines.
 func TestBlankLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "w.log")

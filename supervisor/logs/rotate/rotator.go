@@ -412,6 +412,11 @@ func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch, be
 			return err
 		}
 	}
+	if parts.First >= l.Policy.MaxSize {
+		if err := f.freeZeros(); err != nil {
+			return err
+		}
+	}
 	w.recovered, w.base = true, parts.Lines
 	if w.info, err = f.file.Stat(); err != nil {
 		return err

@@ -242,6 +242,40 @@ func TestTruncatedByItsWriter(t *testing.T) {
 	})
 }
 
+// A worker that writes nothing but NULs does not fill the disk, and its first line is found behind them.
+func TestNothingButNULs(t *testing.T) {
+	lack := func(*os.File, int64, int64) error { return unix.EOPNOTSUPP }
+	for name, sp := range map[string]space{
+		"collapse": system,
+		"punch":    {collapse: lack, punch: system.punch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "w.log")
+			f := create(t, path)
+			l := Log{Path: path, AppendsOnly: always, Policy: logs.Policy{MaxSize: 1 << 20, Keep: 1}}
+			r := New(func(_ context.Context, e Event) { t.Errorf("event %+v", e) }, &offsets.Tables{})
+			r.space = sp
+			w := &watch{path: path}
+			for range 5 {
+				if _, err := f.Write(make([]byte, 3<<20)); err != nil {
+					t.Fatal(err)
+				}
+				r.visit(t.Context(), "w", l, w, folders{})
+				if left := allocated(t, path); left > 1<<20 {
+					t.Errorf("%d bytes are left in the log", left)
+				}
+			}
+			if _, err := f.WriteString("\x00text\n"); err != nil {
+				t.Fatal(err)
+			}
+			r.visit(t.Context(), "w", l, w, folders{})
+			if got, _ := linesOf(t, path); string(got) != "text\n" {
+				t.Errorf("the log has %.100q", got)
+			}
+		})
+	}
+}
+
 // A log that is deleted under its writer is reported once, until the writer has another one.
 func TestDeletedUnderItsWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
