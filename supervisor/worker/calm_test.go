@@ -17,7 +17,7 @@ func TestSettledOnlyIfAllIsRecorded(t *testing.T) {
 		"adopted and not yet asked":  {func(w *owner) { w.unasked = true }, false},
 		"the record differs":         {func(w *owner) { w.rec.Outdated = true }, false},
 		"an event to be recorded":    {func(w *owner) { w.journal.add(records.Event{}) }, false},
-		"a service to be recorded":   {func(w *owner) { w.routes.offers = append(w.routes.offers, records.Offer{}) }, false},
+		"a service to be recorded":   {func(w *owner) { w.routes.offers = nil }, false},
 		"a run of a hook is planned": {func(w *owner) { w.hooks.runs.plan(hookRun{}) }, false},
 	} {
 		w := &owner{Worker: &Worker{}, rec: records.Worker{Services: []records.Offer{{Name: "s"}}}}
@@ -35,7 +35,14 @@ func TestSettledOnlyIfAllIsRecorded(t *testing.T) {
 func TestCalmEndsWithTheNextOtherEvent(t *testing.T) {
 	var c calm
 	for i, event := range []struct{ passed, lasts bool }{
-		{true, false}, {true, true}, {true, true}, {false, true}, {true, false}, {true, true}, {false, true}, {false, false},
+		{true, false},
+		{true, true},
+		{true, true},
+		{false, true},
+		{true, false},
+		{true, true},
+		{false, true},
+		{false, false},
 	} {
 		c.next()
 		if got := c.lasts(); got != event.lasts {

@@ -89,7 +89,10 @@ func TestWrittenPagesOfTheProgramStay(t *testing.T) {
 }
 
 func TestUnchangedMappings(t *testing.T) {
-	const rest = "VmFlags: rd mr mw me\n"
+	const (
+		rest  = "VmFlags: rd mr mw me\n"
+		clean = "Anonymous:    0 kB\nSwap:    0 kB\n" + rest
+	)
 	for name, c := range map[string]struct {
 		smaps string
 		want  []mapping
@@ -97,27 +100,29 @@ func TestUnchangedMappings(t *testing.T) {
 		"text and data": {
 			smaps: "00400000-00e03000 r-xp 00000000 fe:00 42    /bin/hsu-master\n" +
 				"Rss:    8 kB\nPrivate_Dirty:    8 kB\nAnonymous:    0 kB\nSwap:    0 kB\nSwapPss:    0 kB\n" + rest +
-				"00e03000-00f00000 r--p 00a03000 fe:00 42    /bin/hsu-master\nAnonymous:    0 kB\nSwap:    0 kB\n" + rest +
-				"00f00000-00f01000 rw-p 00b00000 fe:00 42    /bin/hsu-master\nAnonymous:    0 kB\nSwap:    0 kB\n" + rest +
-				"c000000000-c000400000 rw-p 00000000 00:00 0\nAnonymous:    0 kB\nSwap:    0 kB\n" + rest,
+				"00e03000-00f00000 r--p 00a03000 fe:00 42    /bin/hsu-master\n" + clean +
+				"00f00000-00f01000 rw-p 00b00000 fe:00 42    /bin/hsu-master\n" + clean +
+				"c000000000-c000400000 rw-p 00000000 00:00 0\n" + clean,
 			want: []mapping{{0x400000, 0xe03000}, {0xe03000, 0xf00000}},
 		},
 		"pages that were written": {
-			smaps: "00400000-00401000 r--p 00000000 fe:00 42    /bin/hsu-master\nAnonymous:    4 kB\nSwap:    0 kB\n" + rest +
-				"00401000-00402000 r--p 00000000 fe:00 42    /bin/hsu-master\nAnonymous:    0 kB\nSwap:    4 kB\n" + rest,
+			smaps: "00400000-00401000 r--p 00000000 fe:00 42    /bin/hsu-master\n" +
+				"Anonymous:    4 kB\nSwap:    0 kB\n" + rest +
+				"00401000-00402000 r--p 00000000 fe:00 42    /bin/hsu-master\n" +
+				"Anonymous:    0 kB\nSwap:    4 kB\n" + rest,
 		},
 		"the kernel says nothing": {
 			smaps: "00400000-00401000 r--p 00000000 fe:00 42    /bin/hsu-master\nAnonymous:    0 kB\n" + rest +
 				"00401000-00402000 r--p 00000000 fe:00 42    /bin/hsu-master\nSwap:    0 kB\n" + rest,
 		},
 		"other files": {
-			smaps: "00400000-00401000 r--p 00000000 fe:00 42    /bin/libc.so\nAnonymous:    0 kB\nSwap:    0 kB\n" + rest +
-				"00401000-00402000 r--p 00000000 fe:00 42    /usr/bin/hsu-master\nAnonymous:    0 kB\nSwap:    0 kB\n" + rest +
-				"00402000-00403000 r--s 00000000 fe:00 42    /bin/hsu-master\nAnonymous:    0 kB\nSwap:    0 kB\n" + rest,
+			smaps: "00400000-00401000 r--p 00000000 fe:00 42    /bin/libc.so\n" + clean +
+				"00401000-00402000 r--p 00000000 fe:00 42    /usr/bin/hsu-master\n" + clean +
+				"00402000-00403000 r--s 00000000 fe:00 42    /bin/hsu-master\n" + clean,
 		},
 		"a path with spaces": {
 			smaps: "00400000-00401000 r--p 00000000 fe:00 42    /my bin/hsu-master (deleted)\n" +
-				"Anonymous:    0 kB\nSwap:    0 kB\n" + rest,
+				clean,
 			want: []mapping{{0x400000, 0x401000}},
 		},
 	} {
