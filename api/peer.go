@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/core-tools/hsu-master/internal/fair"
-	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // peerIdentity is the user and the process at the other end of a unix socket as reported by the kernel: SO_PEERCRED,
@@ -56,7 +55,7 @@ func BoundAdmin(l net.Listener) net.Listener {
 	return &fair.Listener{
 		Listener: l,
 		Most: func() int {
-			return min(max(process.DescriptorLimit()/adminPart, leastAdminConns), mostAdminConns)
+			return min(max(fair.DescriptorLimit()/adminPart, leastAdminConns), mostAdminConns)
 		},
 		Identify: func(c net.Conn) (net.Conn, any, error) {
 			local, ok := c.(*net.UnixConn)

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/api/relay/peers"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/internal/fair"
 )
 
 // Clients share the possible connections: at most Options.MaxConns, and at most as many as leave descriptors free
@@ -106,7 +106,7 @@ func (s *crowd) countOthers() {
 func (s *crowd) makeRoom(c *clientConn) bool {
 	p := c.account.Peer()
 	clients, leaving := s.size()
-	over, full := excess(int(s.others.Load())+clients+1, process.DescriptorLimit())
+	over, full := excess(int(s.others.Load())+clients+1, fair.DescriptorLimit())
 	over = max(over, clients+1-s.env.opts.MaxConns)
 	room := true
 	// Two at most: each new client does a part of the work that is left.

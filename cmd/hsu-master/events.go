@@ -177,7 +177,8 @@ func (r *eventReader) follow(ctx context.Context, err error) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was interrupted
 		}
-		away := errors.Is(err, exit.ErrNoMaster) || errors.Is(err, exit.ErrHeld) || status.Code(err) == codes.Unavailable
+		away := errors.Is(err, exit.ErrNoMaster) || errors.Is(err, exit.ErrHeld) ||
+			status.Code(err) == codes.Unavailable
 		if err != nil && !away {
 			return eventsError(err)
 		}

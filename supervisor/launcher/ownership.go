@@ -29,7 +29,8 @@ func ForeignPort(port int) error { return fmt.Errorf("port %d %w", port, ErrFore
 func SuspendedReason(pid int) string {
 	continued := "continue it with kill -CONT " + strconv.Itoa(pid)
 	if tracer := process.TracerOf(pid); tracer != 0 {
-		return fmt.Sprintf("stopped, and traced by process %d: continue it there, or end that and %s", tracer, continued)
+		return fmt.Sprintf("stopped, and traced by process %d: continue it there, or end that and %s",
+			tracer, continued)
 	}
 	return "stopped by a signal: " + continued
 }

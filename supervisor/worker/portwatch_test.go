@@ -85,7 +85,9 @@ func TestAwaitListener(t *testing.T) {
 		})
 	}()
 	for range 3 {
-		<-refused
+		if err := <-refused; err == nil {
+			t.Error("a connect to a port without a listener had no error")
+		}
 	}
 	select {
 	case err := <-waited:

@@ -121,9 +121,10 @@ func Headline(s *adminpb.State, now time.Time) string {
 	if len(s.GetWorkers()) == 0 {
 		what = "standalone"
 	}
-	master := strings.TrimSpace("master " + render.Printable(s.GetVersion())) // a program that embeds one may give no version
+	master := strings.TrimSpace("master " + render.Printable(s.GetVersion())) // an embedded one may have no version
 	return fmt.Sprintf("%s is %s on %s for %s (pid %d): %s, %d requests processed%s",
-		master, render.Printable(s.GetStatus()), render.Printable(s.GetListen()), render.Age(s.GetMasterStartedAt(), now),
+		master, render.Printable(s.GetStatus()), render.Printable(s.GetListen()),
+		render.Age(s.GetMasterStartedAt(), now),
 		s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
 }
 

@@ -12,8 +12,8 @@ const (
 	logQueue = 4096
 	// logLastWait bounds how long a terminating master waits for its last lines to be written.
 	logLastWait = time.Second
-	// logBatch bounds the lines that are written together. A write of that size into a pipe, which workers may share, is
-	// not interrupted by another: PIPE_BUF of Linux.
+	// logBatch bounds the lines that are written together. A write of that size into a pipe, which workers may share,
+	// is not interrupted by another: PIPE_BUF of Linux.
 	logBatch = 4096
 )
 

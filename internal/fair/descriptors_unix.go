@@ -1,13 +1,14 @@
 //go:build unix
 
-package process
+package fair
 
 import (
 	"math"
 	"syscall"
 )
 
-// DescriptorLimit returns the number of descriptors that the process may open.
+// DescriptorLimit returns the number of descriptors that this process may open. It bounds how many connections it can
+// give places to.
 func DescriptorLimit() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt32 {
