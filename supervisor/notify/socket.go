@@ -141,7 +141,8 @@ func (s *Socket) Mend() (bool, error) {
 		return true, fmt.Errorf("make the notify socket again: %w", err)
 	}
 	if last := len(s.conns) - 1; last > 0 { // two are enough: their number must not grow
-		_ = s.conns[0].Close()
+		old := s.conns[0]
+		s.readers.Go(func() { _ = old.Close() }) // descriptors of the worker may make that take long
 		s.conns = s.conns[last:]
 	}
 	s.add(conn)

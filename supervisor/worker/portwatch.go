@@ -15,6 +15,7 @@ type portWatch struct {
 	list func() (listens func(port int) bool, err error)
 
 	mu      sync.Mutex
+	came    chan struct{}         // has room for one: another worker waits
 	waiting map[chan struct{}]int // the ports that are waited for
 	running bool
 	changed time.Time // when waiting last changed
@@ -39,9 +40,13 @@ func (p *portWatch) await(port int) (listens <-chan struct{}, stop func()) {
 	defer p.mu.Unlock()
 	c := make(chan struct{})
 	if p.waiting == nil {
-		p.waiting = map[chan struct{}]int{}
+		p.waiting, p.came = map[chan struct{}]int{}, make(chan struct{}, 1)
 	}
 	p.waiting[c], p.changed = port, time.Now()
+	select {
+	case p.came <- struct{}{}:
+	default: // an earlier signal is pending
+	}
 	if !p.running {
 		p.running = true
 		go p.run()
@@ -53,22 +58,27 @@ func (p *portWatch) await(port int) (listens <-chan struct{}, stop func()) {
 	}
 }
 
-// run reads the table until no worker waits.
+// run reads the table until no worker waits. A worker that comes does not wait as long as those that take long.
 func (p *portWatch) run() {
 	for {
 		began := time.Now()
 		listens, err := p.list()
-		pause, wanted := p.tell(listens, err, time.Since(began))
+		least := max(readShare*time.Since(began), readPause)
+		more, wanted := p.tell(listens, err)
 		if !wanted {
 			return
 		}
-		time.Sleep(pause)
+		time.Sleep(least)
+		select {
+		case <-time.After(more - least):
+		case <-p.came:
+		}
 	}
 }
 
-// tell notifies the workers whose ports are open. It returns the time until the next reading, and whether a worker
-// still waits. The reading took that long.
-func (p *portWatch) tell(listens func(port int) bool, err error, took time.Duration) (time.Duration, bool) {
+// tell notifies the workers whose ports are open. It returns the time until the next reading if no other worker comes,
+// and whether a worker still waits.
+func (p *portWatch) tell(listens func(port int) bool, err error) (time.Duration, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -80,5 +90,5 @@ func (p *portWatch) tell(listens func(port int) bool, err error, took time.Durat
 		}
 	}
 	p.running = len(p.waiting) > 0
-	return min(max(readShare*took, readPause, now.Sub(p.changed)/readSlow), probeMost), p.running
+	return min(now.Sub(p.changed)/readSlow, probeMost), p.running
 }

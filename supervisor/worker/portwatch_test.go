@@ -63,6 +63,47 @@ func TestPortWatch(t *testing.T) {
 	})
 }
 
+// A worker that starts while another one does not open its port is told as soon as if it were alone.
+func TestPortWatchOfAWorkerThatComesLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &portWatch{list: func() (func(int) bool, error) {
+			return func(port int) bool { return port == 2 }, nil
+		}}
+		_, stopSlow := p.await(1)
+		time.Sleep(time.Minute + probeMost/3)
+		quick, stopQuick := p.await(2)
+		time.Sleep(2 * readPause)
+		synctest.Wait()
+		if !closed(quick) {
+			t.Error("port 2 is open, and its worker waits as long as the other one")
+		}
+		stopSlow()
+		stopQuick()
+		time.Sleep(time.Minute) // the goroutine ends
+	})
+}
+
+// A large table is read less often.
+func TestPortWatchOfALargeTable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const took = 50 * time.Millisecond
+		reads := 0
+		p := &portWatch{list: func() (func(int) bool, error) {
+			time.Sleep(took)
+			reads++
+			return func(int) bool { return false }, nil
+		}}
+		_, stop := p.await(1)
+		time.Sleep(time.Minute)
+		stop()
+		time.Sleep(time.Minute) // the goroutine ends
+		synctest.Wait()
+		if most := int(time.Minute / (readShare * took)); reads > most {
+			t.Errorf("%d readings in a minute, want %d at most", reads, most)
+		}
+	})
+}
+
 // A listener on another address does not end the wait, and the port that is needed does.
 func TestAwaitListener(t *testing.T) {
 	if _, err := sockets.Listening(); err != nil {

@@ -14,7 +14,9 @@ type alarms struct {
 	inotify *os.File
 	fd      int
 	rang    chan struct{} // has room for one: there is something in changed
+	closing chan struct{}
 	ended   chan struct{}
+	pause   time.Duration // between two readings of events, so that many logs wake this program once
 
 	mu      sync.Mutex
 	set     map[int32]string // workers by watch descriptor
@@ -28,7 +30,8 @@ func newAlarms() *alarms {
 		return nil
 	}
 	a := &alarms{
-		inotify: os.NewFile(uintptr(fd), "inotify"), fd: fd, rang: make(chan struct{}, 1), ended: make(chan struct{}),
+		inotify: os.NewFile(uintptr(fd), "inotify"), fd: fd, rang: make(chan struct{}, 1),
+		closing: make(chan struct{}), ended: make(chan struct{}), pause: quickest,
 		set: map[int32]string{},
 	}
 	go a.serve()
@@ -37,6 +40,7 @@ func newAlarms() *alarms {
 
 func (a *alarms) close() {
 	if a != nil {
+		close(a.closing)
 		_ = a.inotify.Close()
 		<-a.ended
 	}
@@ -91,7 +95,10 @@ func (a *alarms) serve() {
 			default: // an earlier signal is pending
 			}
 		}
-		time.Sleep(quickest) // so that many logs wake this program once
+		select {
+		case <-time.After(a.pause):
+		case <-a.closing:
+		}
 	}
 }
 

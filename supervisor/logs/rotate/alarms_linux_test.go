@@ -90,7 +90,7 @@ func TestQuietLogsAreNotLookedAt(t *testing.T) {
 			if changed := awaitAlarm(t, r); !slices.Equal(changed, []string{"worker-0"}) {
 				t.Fatalf("changed: %v", changed)
 			}
-			wake(watches, []string{"worker-0", "gone"})
+			wake(watches, []string{"worker-0", "gone"}, time.Now())
 			if rests(watches) > 0 {
 				t.Errorf("the next look is in %v", rests(watches))
 			}
@@ -110,6 +110,55 @@ func TestQuietLogWithAnotherPolicy(t *testing.T) {
 	r.Put("worker-0", Log{Path: path, Policy: logs.Policy{MaxSize: 128 << 10, Keep: 1}, AppendsOnly: always})
 	if r.look(t.Context(), watches); rests(watches) > idle*2 {
 		t.Errorf("the next look is in %v", rests(watches))
+	}
+}
+
+// The time for which a log was quiet does not make its writer a slow one.
+func TestQuietLogWithAFastWriter(t *testing.T) {
+	_, path, watches := quieted(t)
+	w, now := watches["worker-0"], time.Now()
+	w.at = now.Add(-watched)
+	const written = 1 << 20
+	if err := os.Truncate(path, w.info.Size()+written); err != nil {
+		t.Fatal(err)
+	}
+	wake(watches, []string{"worker-0"}, now)
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rate, _ := w.see(info, now); rate < written/quickest.Seconds() {
+		t.Errorf("%.0f bytes a second, and %d were written within %v", rate, written, quickest)
+	}
+}
+
+// A master that ends does not wait until more changes would be reported.
+func TestAlarmsAreClosedAtOnce(t *testing.T) {
+	a := newAlarms()
+	if a == nil {
+		t.Skip("no inotify")
+	}
+	a.pause = 10 * patience
+	path := filepath.Join(t.TempDir(), "worker-0.log")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !a.watch("worker-0", path) {
+		t.Skip("no watch")
+	}
+	if err := os.Truncate(path, 1); err != nil {
+		t.Fatal(err)
+	}
+	<-a.rung()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		a.close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Error("not closed")
 	}
 }
 

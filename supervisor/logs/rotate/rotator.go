@@ -172,17 +172,21 @@ func (r *Rotator) Serve(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-r.alarms.rung():
-			wake(watches, r.alarms.take())
+			wake(watches, r.alarms.take(), time.Now())
 		case <-time.After(wait):
 		}
 	}
 }
 
-// wake makes the looks at the logs of some workers due.
-func wake(watches map[string]*watch, workers []string) {
+// wake makes the looks at the logs of some workers due, which have changed now for the first time since the last look.
+// The rate at which they grow is that from now on.
+func wake(watches map[string]*watch, workers []string, now time.Time) {
 	for _, worker := range workers {
 		if w := watches[worker]; w != nil {
 			w.due, w.quiet = time.Time{}, 0
+			if reported := now.Add(-quickest); reported.After(w.at) {
+				w.at = reported
+			}
 		}
 	}
 }
