@@ -11,37 +11,49 @@ import (
 
 // alarms report the next change of logs that are not looked at meanwhile, by inotify(7). A nil *alarms reports none.
 type alarms struct {
-	inotify *os.File
-	fd      int
 	rang    chan struct{} // has room for one: there is something in changed
 	closing chan struct{}
 	ended   chan struct{}
 	pause   time.Duration // between two readings of events, so that many logs wake this program once
 
 	mu      sync.Mutex
+	inotify *os.File // nil until the first log is watched
+	fd      int
 	set     map[int32]string // workers by watch descriptor
 	changed []string         // workers
 }
 
-// newAlarms returns nil if the kernel has no room for them.
 func newAlarms() *alarms {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil
-	}
-	a := &alarms{
-		inotify: os.NewFile(uintptr(fd), "inotify"), fd: fd, rang: make(chan struct{}, 1),
-		closing: make(chan struct{}), ended: make(chan struct{}), pause: quickest,
+	return &alarms{
+		rang: make(chan struct{}, 1), closing: make(chan struct{}), ended: make(chan struct{}), pause: quickest,
 		set: map[int32]string{},
 	}
-	go a.serve()
-	return a
+}
+
+// open has the kernel make the alarms. A user has a limited number of them. The caller holds mu.
+func (a *alarms) open() error {
+	if a.inotify != nil {
+		return nil
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	a.inotify, a.fd = os.NewFile(uintptr(fd), "inotify"), fd
+	go a.serve(a.inotify)
+	return nil
 }
 
 func (a *alarms) close() {
-	if a != nil {
-		close(a.closing)
-		_ = a.inotify.Close()
+	if a == nil {
+		return
+	}
+	close(a.closing)
+	a.mu.Lock()
+	opened := a.inotify
+	a.mu.Unlock()
+	if opened != nil {
+		_ = opened.Close()
 		<-a.ended
 	}
 }
@@ -56,6 +68,9 @@ func (a *alarms) watch(worker, path string) bool {
 	const changes = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.open(); err != nil {
+		return false
+	}
 	watch, err := unix.InotifyAddWatch(a.fd, path, changes|unix.IN_ONESHOT|unix.IN_DONT_FOLLOW)
 	if err != nil {
 		return false
@@ -81,11 +96,11 @@ func (a *alarms) take() []string {
 	return changed
 }
 
-func (a *alarms) serve() {
+func (a *alarms) serve(inotify *os.File) {
 	defer close(a.ended)
 	buf := make([]byte, 4<<10)
 	for {
-		n, err := a.inotify.Read(buf)
+		n, err := inotify.Read(buf)
 		if err != nil {
 			return // it is closed
 		}
