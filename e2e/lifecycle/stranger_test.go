@@ -198,7 +198,9 @@ func (f *thief) read(c net.Conn) {
 	got, _ := io.ReadAll(c)
 	// The bytes that hsu-core's connection for Pings sends before the other side has sent anything. That connection
 	// cannot be verified first.
-	greeting := []byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	greeting := []byte(http2.ClientPreface +
+		"\x00\x00\x06\x04\x00\x00\x00\x00\x00" + "\x00\x04\x00\x10\x00\x00" + // SETTINGS: windows of 1 MiB
+		"\x00\x00\x04\x08\x00\x00\x00\x00\x00" + "\x00\x0f\x00\x01") // WINDOW_UPDATE: of the connection, too
 	if bytes.HasPrefix(greeting, got) {
 		return // the thief was closed before the rest of it came
 	}
