@@ -50,7 +50,7 @@ func printStatus(c *cli.Context, state *adminpb.State) error {
 	describe.PrintHeadline(c.App.Writer, describe.Headline(state, now))
 	describe.WriteError(c.App.Writer, state)
 	describe.EventCommands(c.App.Writer, state.GetEventCommands())
-	if err := describe.Workers(c.App.Writer, state.GetWorkers(), now, false); err != nil {
+	if err := describe.Workers(c.App.Writer, state, now, false); err != nil {
 		return err
 	}
 	if state.GetSource() == api.SourceLive {

@@ -23,7 +23,7 @@ func TestWorkerThatIsStartedAgainComesWithTheTime(t *testing.T) {
 	} {
 		w.Id, w.Reason = "worker-0", "why"
 		var out strings.Builder
-		if err := describe.Workers(&out, []*adminpb.Worker{w}, now, false); err != nil {
+		if err := describe.Workers(&out, &adminpb.State{Workers: []*adminpb.Worker{w}}, now, false); err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(out.String(), want) {

@@ -74,7 +74,7 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 	prints := map[string]func(*strings.Builder) error{
 		"status": func(b *strings.Builder) error {
 			describe.PrintHeadline(b, describe.Headline(state, now))
-			if err := describe.Workers(b, state.GetWorkers(), now, false); err != nil {
+			if err := describe.Workers(b, state, now, false); err != nil {
 				return err
 			}
 			return describe.Overview(b, state.GetServices())

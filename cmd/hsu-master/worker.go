@@ -34,7 +34,7 @@ func workerCommand() *cli.Command {
 				})
 			}
 			describe.Offline(c.App.Writer, state)
-			if err := describe.Workers(c.App.Writer, state.GetWorkers(), time.Now(), c.Bool(wideFlag)); err != nil {
+			if err := describe.Workers(c.App.Writer, state, time.Now(), c.Bool(wideFlag)); err != nil {
 				return err
 			}
 			describe.Scales(c.App.Writer, state.GetUnits())

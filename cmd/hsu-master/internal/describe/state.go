@@ -86,6 +86,9 @@ func PrintHeadline(w io.Writer, text string) {
 	fmt.Fprintln(w, render.OnTerminal(w, text))
 }
 
+// recovering reports whether the master has just started, and does not know all of its workers yet.
+func recovering(s *adminpb.State) bool { return s.GetStatus() == string(supervisor.Recovering) }
+
 // Headline returns what the master is, and how many of the wanted workers are ready.
 func Headline(s *adminpb.State, now time.Time) string {
 	if s.GetSource() == api.SourceOffline {
@@ -120,6 +123,9 @@ func Headline(s *adminpb.State, now time.Time) string {
 	}
 	if len(s.GetWorkers()) == 0 {
 		what = "standalone"
+		if recovering(s) {
+			what = "workers not known yet"
+		}
 	}
 	master := strings.TrimSpace("master " + render.Printable(s.GetVersion())) // an embedded one may have no version
 	return fmt.Sprintf("%s is %s on %s for %s (pid %d): %s, %d requests processed%s",
@@ -171,7 +177,7 @@ func State(w io.Writer, state *adminpb.State, now time.Time) error {
 	}
 	fmt.Fprintln(w)
 	WriteError(w, state)
-	if err := Workers(w, state.GetWorkers(), now, false); err != nil {
+	if err := Workers(w, state, now, false); err != nil {
 		return err
 	}
 	if len(state.GetUnits()) > 0 {

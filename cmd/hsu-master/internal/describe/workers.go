@@ -19,9 +19,14 @@ import (
 
 // Workers prints a table, and below it the reason why a worker is not running and the checks that it missed. A wide
 // table has what the processes of each worker use, too.
-func Workers(w io.Writer, workers []*adminpb.Worker, now time.Time, wide bool) error {
+func Workers(w io.Writer, state *adminpb.State, now time.Time, wide bool) error {
+	workers := state.GetWorkers()
 	if len(workers) == 0 {
-		_, err := fmt.Fprintln(w, "no workers")
+		text := "no workers"
+		if recovering(state) {
+			text = "the master is recovering its workers"
+		}
+		_, err := fmt.Fprintln(w, text)
 		return err
 	}
 	titles := []string{"WORKER", "STATUS", "PID", "PORT", "AGE", "RESTARTS", "LAST EXIT", "CHECK"}

@@ -18,7 +18,7 @@ func TestFailedWorkerComesWithWhatRevivesIt(t *testing.T) {
 	failed := &adminpb.Worker{
 		Id: "worker-0", Status: "failed", Reason: "restart budget 5/5m used up", LastOutput: []string{"no table"},
 	}
-	if err := Workers(&out, []*adminpb.Worker{failed}, time.Now(), false); err != nil {
+	if err := Workers(&out, &adminpb.State{Workers: []*adminpb.Worker{failed}}, time.Now(), false); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -50,7 +50,7 @@ func TestWorkersComeWithTheirLastAndTheirNextCheck(t *testing.T) {
 		{Id: "gone-0", Status: "stopped"},
 	}
 	var out strings.Builder
-	if err := Workers(&out, workers, now, false); err != nil {
+	if err := Workers(&out, &adminpb.State{Workers: workers}, now, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -72,6 +72,22 @@ func TestMasterWithoutAStartTimeHasNoAge(t *testing.T) {
 	state.MasterStartedAt = timestamppb.New(now.Add(-time.Hour))
 	if got := Headline(state, now); !strings.Contains(got, " for 1h ") {
 		t.Errorf("%q, want an age of 1h", got)
+	}
+}
+
+// A master that has just started has not read which workers it has.
+func TestWorkersOfARecoveringMasterAreNotKnownYet(t *testing.T) {
+	state, now := &adminpb.State{Source: "live", Status: "recovering"}, time.Now()
+	var out strings.Builder
+	if err := Workers(&out, state, now, false); err != nil {
+		t.Fatal(err)
+	}
+	text := Headline(state, now) + "\n" + out.String()
+	if !strings.Contains(text, "workers not known yet") || !strings.Contains(text, "recovering its workers") {
+		t.Errorf("want that the workers are not known yet:\n%s", text)
+	}
+	if strings.Contains(text, "standalone") || strings.Contains(text, "no workers") {
+		t.Errorf("want that nothing is said of a master without workers:\n%s", text)
 	}
 }
 
