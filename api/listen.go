@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
@@ -69,8 +70,11 @@ func (s unixSocket) listen(ctx context.Context) (*net.UnixListener, error) {
 			s.what, len(s.path), most, s.shorter, s.path)
 	}
 	dialer := net.Dialer{Timeout: time.Second}
-	if conn, err := dialer.DialContext(ctx, "unix", s.path); err == nil {
+	conn, err := dialer.DialContext(ctx, "unix", s.path)
+	if err == nil {
 		_ = conn.Close()
+	}
+	if err == nil || errors.Is(err, syscall.EAGAIN) { // the queue of its connections is full
 		return nil, fmt.Errorf("%s %s is served by another master: %s", s.what, s.path, s.other)
 	}
 	if info, err := os.Lstat(s.path); err == nil && info.Mode().Type() != fs.ModeSocket {
@@ -80,7 +84,7 @@ func (s unixSocket) listen(ctx context.Context) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("remove the %s of an earlier master: %w", s.what, err)
 	}
 	var listener *net.UnixListener
-	err := crashpoint.Do(s.point, func() (err error) {
+	err = crashpoint.Do(s.point, func() (err error) {
 		listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: s.path, Net: "unix"})
 		return err
 	})

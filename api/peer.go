@@ -50,10 +50,10 @@ const (
 )
 
 // BoundAdmin returns a listener for the admin server that accepts a bounded number of connections. A process cannot
-// take all of them.
-func BoundAdmin(l net.Listener) net.Listener {
+// take all of them. refused is called with the reason why a connection is closed.
+func BoundAdmin(l net.Listener, refused func(error)) net.Listener {
 	return &fair.Listener{
-		Listener: l,
+		Listener: l, Refused: refused,
 		Most: func() int {
 			return min(max(fair.DescriptorLimit()/adminPart, leastAdminConns), mostAdminConns)
 		},

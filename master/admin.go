@@ -75,7 +75,9 @@ func (s *adminSocket) open(passed *os.File) (err error) {
 }
 
 // serve serves the connections of a listener.
-func (s *adminSocket) serve(l net.Listener) error { return s.server.Serve(api.BoundAdmin(l)) }
+func (s *adminSocket) serve(l net.Listener) error {
+	return s.server.Serve(api.BoundAdmin(l, func(err error) { s.log.Debug("admin connection refused", "error", err) }))
+}
 
 // finish stops the server. Calls in flight may take that long to end.
 func (s *adminSocket) finish(within time.Duration) {

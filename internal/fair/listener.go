@@ -13,7 +13,7 @@ type Listener struct {
 	Most func() int
 	// Identify returns the peer of a connection, as a comparable value, and the connection to serve.
 	Identify func(net.Conn) (served net.Conn, peer any, err error)
-	// Refused is called with the reason why a connection is closed. It may be nil.
+	// Refused is called with the reason why a connection is closed.
 	Refused func(error)
 
 	mu     sync.Mutex
@@ -34,9 +34,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err == nil {
 			return placed, nil
 		}
-		if l.Refused != nil {
-			l.Refused(err)
-		}
+		l.Refused(err)
 		_ = c.Close()
 	}
 }

@@ -136,7 +136,7 @@ func (s *Socket) Mend() (bool, error) {
 	if err == nil && os.SameFile(there, s.bound) {
 		return false, nil
 	}
-	conn, err := listen(s.path, s.uid)
+	conn, err := remake(s.path, s.uid)
 	if err != nil {
 		return true, fmt.Errorf("make the notify socket again: %w", err)
 	}

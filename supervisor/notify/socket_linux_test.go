@@ -534,3 +534,78 @@ func TestPlaceForAnotherUser(t *testing.T) {
 		t.Errorf("%q, %v, want it elsewhere: the user cannot enter %s", path, err, outer)
 	}
 }
+
+// The folder of a socket is made again with it.
+func TestMendedSocketWithoutFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "w.notify")
+	s, _ := listenAt(t, path)
+	s.Attach(State{}, mine, func() {})
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if lost, err := s.Mend(); !lost || err != nil {
+		t.Fatalf("Mend = %v, %v of a socket without its folder", lost, err)
+	}
+	send(t, dial(t, path), "STATUS=back")
+	await(t, s, "STATUS=back", func(st State) bool { return st.Status == "back" })
+}
+
+// A worker of another user can enter the folder.
+func TestMendedSocketOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	base := t.TempDir()
+	dir := filepath.Join(base, "run")
+	err := errors.Join(os.Chmod(filepath.Dir(base), 0o711), os.Chmod(base, 0o711), os.Mkdir(dir, 0o700))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Listen(filepath.Join(dir, "w.notify"), 65534, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := Admit(s.Path(), 65534); !errors.Is(err, os.ErrNotExist) {
+		t.Skip(err) // the user cannot enter the folders above
+	}
+	if lost, err := s.Mend(); !lost || err != nil {
+		t.Fatalf("Mend = %v, %v", lost, err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("%v, %v, want a folder that all can enter", info, err)
+	}
+}
+
+// A folder that another user has put in the place of the removed one is not used.
+func TestMendedSocketInTheFolderOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	const other = 65534
+	for name, replace := range map[string]func(dir string) error{
+		"folder": func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, other, -1)) },
+		"link":   func(dir string) error { return errors.Join(os.Symlink("/", dir), os.Lchown(dir, other, -1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s, _ := listenAt(t, filepath.Join(dir, "w.notify"))
+			if err := errors.Join(os.RemoveAll(dir), replace(dir)); err != nil {
+				t.Fatal(err)
+			}
+			if lost, err := s.Mend(); !lost || err == nil {
+				t.Errorf("Mend = %v, %v", lost, err)
+			}
+		})
+	}
+}

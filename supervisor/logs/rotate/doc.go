@@ -13,7 +13,8 @@
 //
 // A crash before step 2 leaves a copy that is deleted; the lines are in the log. A crash after it leaves the marker,
 // and the rotation is completed. So with collapse and punch, no line of a writer that writes each line with one
-// write(2) is lost, doubled or torn. This holds after a loss of power too, for lines that had reached the disk.
+// write(2) is lost, doubled or torn. This holds after a loss of power too, for lines that had reached the disk. Only a
+// line of [logs.LongestLine] or more is cut. NULs before the first line are freed without a rotation.
 //
 // What a rotation cannot prevent: a program that truncates its log, such as a shell script with "> /dev/stderr", loses
 // lines. It is reported as [Truncated]. And a log that is deleted or moved under its writer, as logrotate does, is out
