@@ -292,7 +292,8 @@ func (u *upgrader) newHandover() (*Handover, error) {
 	m := u.master
 	h := &Handover{Files: map[string]*os.File{}}
 	for name, l := range map[string]net.Listener{
-		FileListener: m.listener, FileMetrics: m.metrics, FileRegistry: m.registry.current(), fileAdmin: m.admin.current(),
+		FileListener: m.listener, FileMetrics: m.metrics,
+		FileRegistry: m.registry.current(), fileAdmin: m.admin.current(),
 	} {
 		if l == nil {
 			continue

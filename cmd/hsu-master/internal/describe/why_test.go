@@ -379,7 +379,8 @@ func TestWhyOfAUnitWithoutWorkers(t *testing.T) {
 			t.Errorf("%v: %q, want %q in it", u, got, want)
 		}
 	}
-	if got := withoutWorkers(&adminpb.Unit{Name: "web"}, false); !strings.Contains(got, "replicas: 0 or enabled: false") {
-		t.Errorf("without a master: %q", got)
+	got := withoutWorkers(&adminpb.Unit{Name: "web"}, false)
+	if want := "replicas: 0 or enabled: false"; !strings.Contains(got, want) {
+		t.Errorf("without a master: %q, want %q in it", got, want)
 	}
 }
