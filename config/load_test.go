@@ -476,7 +476,7 @@ func TestShownFileIsTheSame(t *testing.T) {
 	}
 }
 
-// What is shown of a unit whose output goes to no file has no keys for the rotation of one, which would be faults.
+// A shown unit whose output goes to no file has no keys for the rotation of one, which would be faults.
 func TestShownOutputThatIsNoFile(t *testing.T) {
 	for _, to := range []string{"journal", "inherit", "file"} {
 		f := mustLoad(t, "defaults: {log: {keep: 2}}\n"+

@@ -7,7 +7,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/placeholder"
 )
 
-// use is the purpose of a text, which decides what the text may contain.
+// use is the purpose of a text. It decides which placeholders the text may contain.
 type use uint8
 
 const (

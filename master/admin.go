@@ -26,9 +26,6 @@ const (
 
 	// maxAdminPath is PATH_MAX of Linux, which is more than the path of a socket can have.
 	maxAdminPath = 4096
-	// keepInterval is the interval between checks that the socket is still there. It may be deleted by a cleanup of
-	// /run, or with the state folder by mistake, or be hidden by another file.
-	keepInterval = 5 * time.Second
 )
 
 // AdminSocket returns the path of the admin socket of a master with the given runtime folder.
@@ -56,21 +53,19 @@ type adminSocket struct {
 	stateDir, runtimeDir string
 	log                  *slog.Logger
 	server               *grpc.Server
-
-	mu       sync.Mutex
-	listener net.Listener // the newest; the server also has those whose sockets were deleted
-	own      fs.FileInfo  // of the newest socket
+	socket
 }
 
 // open takes the socket of the earlier program of this process, or makes it.
 func (s *adminSocket) open(passed *os.File) (err error) {
 	path := AdminSocket(s.runtimeDir)
-	if s.listener = Inherit(passed, func(a net.Addr) bool { return a.String() == path }); s.listener != nil {
-		s.listener.(*net.UnixListener).SetUnlinkOnClose(true) // a path is the address of no other kind of listener
-	} else if s.listener, err = api.ListenAdmin(context.Background(), path); err != nil {
+	l := Inherit(passed, func(a net.Addr) bool { return a.String() == path })
+	if l != nil {
+		l.(*net.UnixListener).SetUnlinkOnClose(true) // a path is the address of no other kind of listener
+	} else if l, err = api.ListenAdmin(context.Background(), path); err != nil {
 		return err
 	}
-	s.own, _ = os.Lstat(path) // if it is gone already, keep restores it
+	s.set(l)
 	return nil
 }
 
@@ -84,13 +79,6 @@ func (s *adminSocket) finish(within time.Duration) {
 	late := time.AfterFunc(within, s.server.Stop)
 	defer late.Stop()
 	s.server.GracefulStop()
-}
-
-// current returns the newest listener.
-func (s *adminSocket) current() net.Listener {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.listener
 }
 
 // announce writes the socket's path to a file for clients. The file also remains after a crash; it is not written again
@@ -113,61 +101,25 @@ func (s *adminSocket) takeBack() error {
 	return err
 }
 
-// keep restores a socket that was deleted or replaced, until ctx is done. While stateIsThere returns false, it puts
-// nothing into the folders, because the state may come back there.
+// keep restores a socket that was deleted or replaced, until ctx is done.
 func (s *adminSocket) keep(ctx context.Context, wg *sync.WaitGroup, stateIsThere func(context.Context) bool) {
-	tick := time.NewTicker(keepInterval)
-	defer tick.Stop()
-	var last string
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		if !stateIsThere(ctx) {
-			last = "" // the store reports it
-			continue
-		}
-		err := s.restore(ctx, wg)
-		switch {
-		case err == nil:
-			last = ""
-		case ctx.Err() == nil && err.Error() != last:
-			last = err.Error()
-			s.log.Warn("admin socket not restored", "error", err)
-		}
-	}
-}
-
-// restore listens anew if the socket was deleted or replaced. It leaves files alone that are no sockets, and sockets
-// that another process serves.
-func (s *adminSocket) restore(ctx context.Context, wg *sync.WaitGroup) error {
-	path := AdminSocket(s.runtimeDir)
-	there, err := os.Lstat(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(there, s.own) {
-		return err
-	}
-	if err := safefile.MkdirAll(s.runtimeDir); err != nil {
-		return fmt.Errorf("make the runtime folder: %w", err)
-	}
-	listener, err := api.ListenAdmin(ctx, path)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// The old listener stays open for connected clients. Closing it later must not unlink the new socket.
-	if old, ok := s.listener.(*net.UnixListener); ok {
-		old.SetUnlinkOnClose(false)
-	}
-	s.listener = listener
-	s.own, _ = os.Lstat(path)
-	wg.Go(func() {
-		if err := s.serve(listener); err != nil {
-			s.log.Warn("admin server failed", "error", err)
-		}
-	})
-	s.log.Warn("admin socket restored", "path", path)
-	return s.announce()
+	keeper{
+		socket: &s.socket,
+		listen: func(ctx context.Context) (net.Listener, error) {
+			if err := safefile.MkdirAll(s.runtimeDir); err != nil {
+				return nil, fmt.Errorf("make the runtime folder: %w", err)
+			}
+			return api.ListenAdmin(ctx, AdminSocket(s.runtimeDir))
+		},
+		serve: func(l net.Listener) error {
+			wg.Go(func() {
+				if err := s.serve(l); err != nil {
+					s.log.Warn("admin server failed", "error", err)
+				}
+			})
+			s.log.Warn("admin socket restored", "path", l.Addr().String())
+			return s.announce()
+		},
+		failed: func(err error) { s.log.Warn("admin socket not restored", "error", err) },
+	}.run(ctx, stateIsThere)
 }

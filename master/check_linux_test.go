@@ -18,7 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// A master that is killed leaves the command of a check running. What it is started with must tell the next master to
+// A master that is killed leaves the command of a check running. Its environment must tell the next master to
 // stop it, and not to take it for the worker.
 func TestMasterStopsTheCommandOfACheckThatACrashHasLeft(t *testing.T) {
 	program, err := exec.LookPath("sleep")

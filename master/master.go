@@ -54,7 +54,7 @@ type Options struct {
 	// ListenMetrics opens the port for Prometheus; nil disables metrics. It is called after Listen.
 	ListenMetrics func() (net.Listener, error)
 	// ListenRegistry opens the unix socket of the module registry, such as [ListenRegistry]; nil disables the registry.
-	// It is called after Listen.
+	// It is called after Listen, and again if the socket was deleted or replaced.
 	ListenRegistry func() (net.Listener, error)
 	// TLS is the configuration of the port for requests; nil disables TLS.
 	TLS *tls.Config
@@ -119,7 +119,7 @@ type Master struct {
 	admin    *adminSocket
 	listener net.Listener
 	metrics  net.Listener // nil disables metrics
-	registry net.Listener // nil disables the module registry
+	registry *socket      // nil disables the module registry
 
 	ready    chan struct{} // closed when the master serves
 	stopping chan struct{} // closed when it begins to stop
@@ -240,10 +240,13 @@ func (m *Master) listen() (err error) {
 		m.onClose("the metrics listener", closing(m.metrics))
 	}
 	if m.options.ListenRegistry != nil {
-		if m.registry, err = m.options.ListenRegistry(); err != nil {
+		l, err := m.options.ListenRegistry()
+		if err != nil {
 			return err
 		}
-		m.onClose("the module registry", closing(m.registry))
+		m.registry = new(socket)
+		m.registry.set(l)
+		m.onClose("the module registry", closing(l))
 	}
 	m.admin = &adminSocket{stateDir: m.options.StateDir, runtimeDir: m.options.RuntimeDir, log: m.log}
 	if err := m.admin.open(m.options.Handed.take(fileAdmin)); err != nil {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -156,12 +158,7 @@ func TestReplacedAdminSocketIsRestored(t *testing.T) {
 func restoresSocket(t *testing.T, replace func(path string) error) {
 	t.Helper()
 	o := options(t)
-	m := mustNew(t, o)
-	ctx, end := context.WithCancel(t.Context())
-	defer end()
-	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
-	<-m.Ready()
+	end := begin(t, mustNew(t, o))
 	path, ok := AnnouncedSocket(o.StateDir)
 	if want := AdminSocket(filepath.Join(o.StateDir, "run")); !ok || path != want {
 		t.Fatalf("announced is %q, want %q", path, want)
@@ -170,22 +167,80 @@ func restoresSocket(t *testing.T, replace func(path string) error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	awaitSocket(t, path)
+	end()
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the restored socket is left: %v", err)
+	}
+}
+
+// begin returns when the master serves. end stops and closes it.
+func begin(t *testing.T, m *Master) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	<-m.Ready()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := errors.Join(<-ended, m.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// awaitSocket returns when something serves the socket.
+func awaitSocket(t *testing.T, path string) {
+	t.Helper()
 	for deadline := time.Now().Add(4 * keepInterval); ; time.Sleep(keepInterval / 50) {
 		if conn, err := net.Dial("unix", path); err == nil {
 			_ = conn.Close()
-			break
+			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("the socket does not come back")
 		}
 	}
-	end()
-	if err := errors.Join(<-ended, m.Close()); err != nil {
-		t.Error(err)
+}
+
+// Modules and clients find the registry only by its path. It serves those that were connected before, too.
+func TestDeletedRegistrySocketIsRestored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.sock")
+	o := options(t)
+	o.ListenRegistry = ListenRegistry(path)
+	end := begin(t, mustNew(t, o))
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	healthy(t, client)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
 	}
+	awaitSocket(t, path)
+	healthy(t, client) // on the connection of before
+	client.CloseIdleConnections()
+	healthy(t, client)
+	end()
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the restored socket is left: %v", err)
 	}
+}
+
+// healthy asks the module registry for its health.
+func healthy(t *testing.T, client *http.Client) {
+	t.Helper()
+	answer, err := client.Get("http://localhost/api/v1/health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil || answer.StatusCode != http.StatusOK {
+		t.Errorf("health of the registry: %s, %v", answer.Status, err)
+	}
+	_ = answer.Body.Close()
 }
 
 // FuzzAnnouncedSocket takes the content of admin.path.

@@ -115,7 +115,7 @@ func TestAllRefusedKeysArePending(t *testing.T) {
 	}
 }
 
-// A fault that package config does not find is found here, so that "config check" never accepts what a start refuses.
+// Faults that package config does not find are found here, so that "config check" accepts no file that a start refuses.
 func TestFileUnitsChecksTheUnits(t *testing.T) {
 	err := unitsOf(t, `{command: [a], services: [grpc.health.v1.Health]}`)
 	if err == nil || !strings.HasPrefix(err.Error(), "unit it: service grpc.health.v1.Health") {

@@ -276,7 +276,7 @@ func (u *upgrader) drain(ctx context.Context, r *drainRequest) bool {
 		return false
 	}
 	m.gateway.Close()
-	for _, l := range []net.Listener{m.registry, m.admin.current()} {
+	for _, l := range []net.Listener{m.registry.current(), m.admin.current()} {
 		if l, ok := l.(*net.UnixListener); ok {
 			l.SetUnlinkOnClose(false) // the next program serves the socket
 		}
@@ -292,7 +292,8 @@ func (u *upgrader) newHandover() (*Handover, error) {
 	m := u.master
 	h := &Handover{Files: map[string]*os.File{}}
 	for name, l := range map[string]net.Listener{
-		FileListener: m.listener, FileMetrics: m.metrics, FileRegistry: m.registry, fileAdmin: m.admin.current(),
+		FileListener: m.listener, FileMetrics: m.metrics,
+		FileRegistry: m.registry.current(), fileAdmin: m.admin.current(),
 	} {
 		if l == nil {
 			continue

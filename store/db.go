@@ -110,7 +110,8 @@ func (db *DB) AcceptMove(ctx context.Context) error {
 }
 
 // Snapshot reads the whole registry in one transaction. Records that cannot be read are in Snapshot.Bad and do not
-// hide the others. If Snapshot returns an error, the returned Snapshot holds what is known without the file.
+// hide the others. If Snapshot returns an error, the returned Snapshot holds the values that are known without the
+// file.
 func (db *DB) Snapshot() (records.Snapshot, error) {
 	return db.read(func(tx *bolt.Tx) (records.Snapshot, error) {
 		s, err := records.ReadAll(tx)

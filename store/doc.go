@@ -102,13 +102,13 @@
 // owner of its own.
 //
 // An opener exists only during [Open], an operation only during [Restore], [Compact] and [Migrate], and a rebuilder
-// (package rebuild) only while a lost database is made anew. Package records knows what is in a database, package
+// (package rebuild) only while a lost database is made anew. Package records knows the content of a database, package
 // backups which copies there are. The files themselves are in the packages boltfile, counterfile and statefile, which
 // know nothing of workers. Outside of store, only store and records are imported.
 //
 // # Hazards
 //
-//   - bbolt trusts what it maps. A damaged page can make it fault, recurse
+//   - bbolt trusts the pages that it maps. A damaged page can make it fault, recurse
 //     without end or allocate without bound, and not all of that can be
 //     recovered from. So every file is walked page by page with plain reads
 //     before bbolt opens it, and all access runs under debug.SetPanicOnFault

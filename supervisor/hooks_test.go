@@ -461,7 +461,7 @@ func TestHookThatTheMasterCannotRun(t *testing.T) {
 	})
 }
 
-// stop.after may take apart what a descendant of the worker still uses.
+// stop.after may remove files that a descendant of the worker still uses.
 func TestStopAfterWaitsForTheWholeFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)

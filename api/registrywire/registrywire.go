@@ -53,12 +53,26 @@ type Server struct {
 	Now     func() time.Time // nil means [time.Now]
 
 	started time.Time
+	once    sync.Once
+	http    *http.Server
 	heard   heard
 	refused refused
 }
 
-// Serve serves until ctx is done, and then returns nil. It closes the listener.
+// Serve serves until ctx is done, and then returns nil. It closes the listener. It may be called again meanwhile, with
+// the same ctx, for a socket that was made again.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	s.once.Do(s.open)
+	stop := context.AfterFunc(ctx, func() { _ = s.http.Close() })
+	defer stop()
+	if err := s.http.Serve(bounded(l, s.Log)); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// open sets the defaults and makes the server of all listeners.
+func (s *Server) open() {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
@@ -66,7 +80,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		s.Now = time.Now
 	}
 	s.started = s.Now()
-	server := &http.Server{
+	s.http = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -80,12 +94,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		},
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(bounded(l, s.Log)); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 type connectorKey struct{}

@@ -20,7 +20,7 @@ const (
 )
 
 // mostWithInput returns the limit of the memory kept for all clients beyond which no input of the peer is kept. The
-// last eighth is for peers that hold at most half of what is kept.
+// last eighth is for peers that hold at most half of the kept bytes.
 func (e *env) mostWithInput(p *peers.Peer) int64 {
 	most := int64(e.opts.MaxBuffered)
 	if p.Kept() > e.peers.Kept()/2 {

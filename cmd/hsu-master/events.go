@@ -57,8 +57,8 @@ func eventsCommand() *cli.Command {
 		&cli.BoolFlag{Name: jsonFlag, Usage: "print JSON, an object on a line for each event"})
 	cmd.Action = func(c *cli.Context) error {
 		if name := c.Args().First(); c.NArg() > 0 {
-			return exit.Usagef("%s takes no argument, got %q: did you mean \"--worker %s\"?", c.Command.HelpName,
-				name, name)
+			return exit.Usagef("%s takes no argument, got %q: did you mean %q?", c.Command.HelpName,
+				name, "--worker "+name)
 		}
 		return printEvents(c)
 	}

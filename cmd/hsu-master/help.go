@@ -18,7 +18,7 @@ const (
 	helpIndent = 26 // of the description of a flag
 )
 
-// printHelp prints the help of the program or of a command: what it does, its subcommands, and its flags by topic.
+// printHelp prints the help of the program or of a command: its purpose, its subcommands, and its flags by topic.
 func printHelp(w io.Writer, _ string, of any) {
 	switch of := of.(type) {
 	case *cli.App:

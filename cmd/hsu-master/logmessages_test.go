@@ -31,7 +31,7 @@ var loggerKeys = map[string][]string{
 	"supervisor/worker":   {"worker"},
 }
 
-// withCalls are the calls of Logger.With by their folders. If one is added, loggerKeys must know what it adds.
+// withCalls are the calls of Logger.With by their folders. If one is added, loggerKeys must know its keys.
 var withCalls = map[string]int{"supervisor": 1, "supervisor/worker": 2}
 
 // logLine is a line of the log, as a call writes it or as a row of [logDoc] describes it.

@@ -231,11 +231,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	}
 
 	ip := listenAddress(c, fail)
-	port := c.Int("port")
-	if port < 1 || port > 65535 {
-		fail("--port %d: must be 1 to 65535", port)
-	}
-	cfg.Address = net.JoinHostPort(ip.String(), strconv.Itoa(port))
+	cfg.Address = net.JoinHostPort(ip.String(), strconv.Itoa(portOf(c, fail)))
 	cfg.TLS, cfg.Insecure = tlsFiles(c, fail), c.Bool(insecureFlag)
 	cfg.Metrics, cfg.Registry = metricsAddress(c, fail), registryPath(c, fail)
 
@@ -273,6 +269,19 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 		return config{}, exit.Usage(errors.Join(errs...))
 	}
 	return cfg, nil
+}
+
+// portOf returns the value of --port.
+func portOf(c *cli.Context, fail func(string, ...any)) int {
+	port := c.Int("port")
+	switch {
+	case port == 0:
+		fail("--port 0: must be 1 to 65535, because no client would know a port that the kernel chooses: " +
+			"use 50051, the default, or another free one")
+	case port < 0 || port > 65535:
+		fail("--port %d: must be 1 to 65535", port)
+	}
+	return port
 }
 
 // unitsOfFlags returns the unit that the flags describe, or none if they name no executable. If excused returns

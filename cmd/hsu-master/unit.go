@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/describe"
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
@@ -28,7 +29,7 @@ are given, until "unit enable".`, evenNeeded()))
 type unitSummaryJSON struct {
 	Unit     string         `json:"unit"`
 	Kind     string         `json:"kind"`
-	Enabled  bool           `json:"enabled"`
+	Enabled  *bool          `json:"enabled"`  // nil if no master runs, and the file may disable it
 	Replicas int            `json:"replicas"` // that it shall have while it is enabled
 	Running  int            `json:"running"`
 	Statuses map[string]int `json:"statuses"` // of its workers
@@ -58,8 +59,7 @@ func summarize(state *adminpb.State) []unitSummaryJSON {
 			continue
 		}
 		s := unitSummaryJSON{
-			Unit: u.GetName(), Kind: u.GetKind(), Enabled: !u.GetDisabled(), Replicas: int(u.GetReplicas()),
-			Statuses: map[string]int{},
+			Unit: u.GetName(), Kind: u.GetKind(), Replicas: int(u.GetReplicas()), Statuses: map[string]int{},
 		}
 		if u.Scale != nil {
 			s.Replicas = int(u.GetScale())
@@ -73,9 +73,19 @@ func summarize(state *adminpb.State) []unitSummaryJSON {
 				s.Running++
 			}
 		}
+		s.Enabled = enabled(u, state.GetSource(), len(s.Statuses) > 0)
 		summaries = append(summaries, s)
 	}
 	return summaries
+}
+
+// enabled reports whether a unit is enabled, and nil if that is not known: the record of a unit that its file disables
+// is that of a unit with replicas: 0.
+func enabled(u *adminpb.Unit, source string, hasWorkers bool) *bool {
+	if source != api.SourceLive && !u.GetDisabled() && u.GetReplicas() == 0 && !hasWorkers {
+		return nil
+	}
+	return new(!u.GetDisabled())
 }
 
 func printSummaries(w io.Writer, summaries []unitSummaryJSON) error {
@@ -85,8 +95,12 @@ func printSummaries(w io.Writer, summaries []unitSummaryJSON) error {
 	}
 	table := render.NewTable("UNIT", "KIND", "ENABLED", "RUNNING", "STATUS")
 	for _, s := range summaries {
-		enabled := "yes"
-		if !s.Enabled {
+		enabled := "-"
+		switch {
+		case s.Enabled == nil:
+		case *s.Enabled:
+			enabled = "yes"
+		default:
 			enabled = "no"
 		}
 		table.Row(render.Printable(s.Unit), render.Printable(render.OrDash(s.Kind)), enabled,

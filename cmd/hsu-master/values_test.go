@@ -27,7 +27,7 @@ func TestValuesOfEachKindOfFlagAreChecked(t *testing.T) {
 	})
 }
 
-// What a master gets as text is refused before it is sent if it is none. Paths of files may be any bytes.
+// Names that are not UTF-8 are refused before they are sent to a master. Paths of files may be any bytes.
 func TestNamesThatAreNoText(t *testing.T) {
 	const wrong = "a\xff"
 	for _, args := range [][]string{

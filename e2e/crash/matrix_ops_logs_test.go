@@ -21,7 +21,7 @@ import (
 
 // Operations on the logs of workers. The trials write the lines themselves.
 
-// rotating has a log rotated when it has grown by less than what a trial writes. No rotated file is removed.
+// rotating has a log rotated when it has grown by fewer bytes than a trial writes. No rotated file is removed.
 const rotating = "    log: {max_size: 8KiB, keep: 1000}\n"
 
 // linesOfATrial are twice as much as the size and the end of a log that stays in place.

@@ -840,7 +840,7 @@ func (v *victim) compare() error {
 	return errors.Join(errs...)
 }
 
-// checkCompanions checks what the companions and the commands of the sleepers have noted.
+// checkCompanions checks the notes of the companions and of the commands of the sleepers.
 func (v *victim) checkCompanions(living []being, fail func(string, ...any)) {
 	var gated []being
 	if v.companions.gatesWorks {

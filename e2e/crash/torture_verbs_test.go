@@ -236,7 +236,7 @@ func (v *victim) leaveByCommand(act string) error {
 	})
 }
 
-// resumed fails until what the operator has stopped or disabled runs again, and all restarts have ended.
+// resumed fails until the workers that the operator has stopped or disabled run again, and all restarts have ended.
 func (v *victim) resumed(state *adminpb.State) error {
 	for _, w := range state.GetWorkers() {
 		if w.GetDesired() == "stopped" {

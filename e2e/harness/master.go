@@ -108,7 +108,7 @@ func (m *Master) Running() bool {
 	}
 }
 
-// Log returns what the master has written up to now.
+// Log returns the output of the master up to now.
 func (m *Master) Log() string {
 	text, err := os.ReadFile(m.LogPath)
 	if err != nil {

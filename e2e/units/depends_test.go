@@ -217,7 +217,7 @@ units:
 	s.WantNothingLeft()
 }
 
-// Each hop costs what a start costs: some commits and the settling time.
+// Each hop costs as much as a start: some commits and the settling time.
 func TestChainOfAHundredUnits(t *testing.T) {
 	t.Parallel()
 	const units = 100

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// hooked has the unit shop with all three hooks. Each process notes what it does in one file.
+	// hooked has the unit shop with all three hooks. Each process notes its steps in one file.
 	hooked = `
 defaults:
   kind: managed
@@ -43,7 +43,7 @@ echo "output of the worker, port $1 $HSU_WORKER_PORT"
 trap 'echo "worker ends" >>"$NOTES/order"; exit 0' TERM
 while :; do sleep 0.02; done
 `
-	// hook notes its begin and its end. The file $NOTES/MOMENT says what it does between: "block" until that file is
+	// hook notes its begin and its end. The file $NOTES/MOMENT has its action between: "block" until that file is
 	// gone, "fail", or "stay" for good, whatever signal it gets. It also notes if another run of it lives.
 	hookScript = `#!/bin/sh
 for pid in $(cat "$NOTES/$1.pids" 2>/dev/null); do
@@ -70,7 +70,7 @@ func newHookSite(t *testing.T, more string) *site {
 	return s
 }
 
-// hook sets what a hook does from now on; "": nothing.
+// hook sets the action of a hook from now on; "": nothing.
 func (s *site) hook(moment, what string) {
 	s.T.Helper()
 	err := os.Remove(filepath.Join(s.Record, moment))
@@ -82,7 +82,7 @@ func (s *site) hook(moment, what string) {
 	}
 }
 
-// order returns what the processes have noted.
+// order returns the notes of the processes.
 func (s *site) order() []string {
 	text, _ := os.ReadFile(filepath.Join(s.Record, "order"))
 	return strings.FieldsFunc(string(text), func(r rune) bool { return r == '\n' })
@@ -149,7 +149,7 @@ output of after: 0 %[1]d %[1]d %[2]s 0,
 	s.WantNothingLeft()
 }
 
-// A master is killed in the middle of each hook. The next one ends what is left of it before it runs it again.
+// A master is killed in the middle of each hook. The next one ends the rest of it before it runs it again.
 func TestHooksAreRunAgainAfterAKillOfTheMaster(t *testing.T) {
 	t.Parallel()
 	s := newHookSite(t, "")

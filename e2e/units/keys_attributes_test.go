@@ -147,7 +147,7 @@ func TestKeysOfAttributes(t *testing.T) {
 	if files["Max open files"] != "77 77" || files["Max core file size"] != "0 0" {
 		t.Errorf("files-0 has %v", files)
 	}
-	// What a test process passes on is what the master was started with.
+	// A test process passes on the attributes that the master was started with.
 	if got, want := limits(t, plain.PID)["Max open files"], originalLimit(t); got != want {
 		t.Errorf("plain-0 may open %s files, want %s as the master at its start", got, want)
 	}
@@ -214,7 +214,7 @@ func wantEqualThreads(t *testing.T, m *harness.Master) {
 	})
 }
 
-// Each loss of what a master knows must find the workers of another user again.
+// After each loss of its knowledge, a master must find the workers of another user again.
 func TestWorkersOfAnotherUserAreFoundAgain(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -295,8 +295,9 @@ units:
 	s.WantNothingLeft()
 }
 
-// What is left of a worker of another user that died is stopped before the next instance starts, with a master and
-// without. One of the descendants has cleared its environment and left the session: its user and the lease show it.
+// The remaining processes of a worker of another user that died are stopped before the next instance starts, with a
+// master and without. One of the descendants has cleared its environment and left the session: its user and the lease
+// show it.
 func TestFamilyOfAWorkerOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -352,7 +353,8 @@ units:
 	s.WantNothingLeft()
 }
 
-// A worker of another user can reach neither the state nor the log of a worker, except by what it was given.
+// A worker of another user can reach neither the state nor the log of a worker, except by the descriptors that it was
+// given.
 func TestWorkerOfAnotherUserCannotReachTheState(t *testing.T) {
 	t.Parallel()
 	needRoot(t)

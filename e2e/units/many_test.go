@@ -14,7 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/e2e/harness"
 )
 
-// Bounds of the resources of a master with 300 workers, several times what it uses.
+// Bounds of the resources of a master with 300 workers, several times its usage.
 const (
 	mostMemory      = 300 << 10 // KiB
 	mostDescriptors = 2000

@@ -185,6 +185,14 @@ units: {off: {kind: managed, command: [sleep, "1000"], start: {settle: 20ms}, en
 	s.reload(0, "off: stop and forget 2 workers: replicas 2 to 0\n")
 	s.AwaitWorkers(0, "exist", up)
 	m.Stop()
+	for command, want := range map[string]string{
+		"unit list": "off   managed  -        0 of 0", // the record does not say whether the file disables it
+		"why off":   "its configuration says replicas: 0 or enabled: false",
+	} {
+		if r := s.CLI(strings.Fields(command)...); !strings.Contains(r.Stdout, want) {
+			t.Errorf("%s without a master: %+v, want %q", command, r, want)
+		}
+	}
 	s.WantNothingLeft()
 }
 

@@ -262,7 +262,7 @@ func TestUnmanagedUnitsInAReload(t *testing.T) {
 	s.wantLeftAlone(t, "the removal of all units")
 }
 
-// What a master would find is in its plan.
+// The processes that a master would find are in its plan.
 func TestUnmanagedUnitsInAPlan(t *testing.T) {
 	t.Parallel()
 	w := newWatching(t)

@@ -103,7 +103,7 @@ esac
 		return string(text)
 	}
 	awaitFile(filepath.Join(dir, "ready"))
-	// A shell handles what is typed after a tab when the completion is over.
+	// A shell handles the keys after a tab when the completion is over.
 	term.write("hsu-master " + typed + "\n")
 	if args := awaitFile(got); args != want {
 		t.Errorf("%s: %q runs %s, want %s; the terminal shows:\n%s", shell, typed, args, want, term.shown())

@@ -18,7 +18,7 @@ import (
 )
 
 // Pipeline is the way of the changes and counts of all callers into the files, and of their outcomes back. Callers add
-// to the queue; the committer takes what they have added, and the writer makes it durable; the teller notifies the
+// to the queue; the committer takes these as a batch, and the writer makes it durable; the teller notifies the
 // callers of a count. Its methods may be called concurrently, after open.
 type Pipeline struct {
 	queue     *queue
@@ -159,7 +159,7 @@ func (p *Pipeline) Alive(ctx context.Context) error { return p.queue.do(ctx, req
 // Refusal returns the error that a request would get now, or nil.
 func (p *Pipeline) Refusal() error { return p.queue.refusal() }
 
-// Close completes what was added before, records the clean shutdown and closes the files.
+// Close completes the changes that were added before, records the clean shutdown and closes the files.
 func (p *Pipeline) Close() error {
 	p.queue.close()
 	p.teller.drain() // waiting counts can still be written at this point

@@ -318,7 +318,7 @@ func ContentOf(img *boltfile.Image, known uint64) (Content, error) {
 	return c, nil
 }
 
-// add adds what a walk through an image visits.
+// add adds a value that a walk through an image visits.
 func (t Tables) add(path []string, key, value []byte) {
 	switch {
 	case len(path) == 0: // a value outside of any bucket, which bbolt refuses to write

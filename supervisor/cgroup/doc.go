@@ -3,7 +3,7 @@
 //
 // Hazards:
 //
-//   - A cgroup can limit what is below it only if its parent has the controller in cgroup.subtree_control, and a
+//   - A cgroup can limit the cgroups below it only if its parent has the controller in cgroup.subtree_control, and a
 //     cgroup that has one there can have no processes of its own ("no internal processes"). So processes in the
 //     delegated cgroup are moved into the one named [Master] below it, before the first controller is enabled.
 //   - systemd starts a service in the service's own cgroup, which fails while controllers are enabled there. If that

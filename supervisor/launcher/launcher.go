@@ -1,5 +1,5 @@
 // Package launcher starts the processes of workers and finds recorded ones again: the operating system as package
-// supervisor needs it, for tests to replace. What it does there is in package process.
+// supervisor needs it, for tests to replace. Its implementation is package process.
 package launcher
 
 import (

@@ -135,7 +135,7 @@ func TestUnusableCheckAnswersWithItsFault(t *testing.T) {
 	}
 }
 
-// The default kind of a unit speaks gRPC, so this is what a web server with that kind is told.
+// The default kind of a unit speaks gRPC, so a web server with that kind gets this answer.
 func TestWebServerIsNoGRPCServer(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()

@@ -88,7 +88,7 @@ func (s Spec) UsesConnection() bool {
 	}
 }
 
-// Expand returns the check of one worker: value returns what a placeholder stands for.
+// Expand returns the check of one worker: value returns the value of a placeholder.
 func (s Spec) Expand(value func(name string) (string, bool)) (Spec, error) {
 	var errs []error
 	expand := func(field, text string) string {

@@ -23,7 +23,7 @@ type filesOf struct {
 	files []identity.FileID
 }
 
-// mostFiles bounds what is remembered of a process. The descriptors of one that has more are read each time.
+// mostFiles bounds the descriptors that are remembered of a process. Those of a process with more are read each time.
 const mostFiles = 64
 
 var seenFiles firstFiles

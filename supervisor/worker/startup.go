@@ -56,7 +56,7 @@ func (s *startup) endBefore() {
 // opened reports whether a process has listened on the port of the last start.
 func (s *startup) opened() bool { return s.last != nil && s.last.opened.Load() }
 
-// waits returns what the start waits for, nil if there is none or it has not reported yet.
+// waits returns the condition that the start waits for, nil if there is none or it has not reported yet.
 func (s *startup) waits() *wait {
 	if p := s.shown.Load(); p != nil {
 		return p.wait.Load()

@@ -15,7 +15,7 @@ type record struct {
 	asked []string
 }
 
-// take returns what was asked for since the last call.
+// take returns the requests since the last call.
 func (r *record) take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -24,7 +24,7 @@ func (r *record) take() []string {
 	return asked
 }
 
-// fake is a connection, a queue and a call that record what they are asked to do.
+// fake is a connection, a queue and a call that record the requests to them.
 type fake struct {
 	name string
 	log  *record

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Account is the account of one connection of a peer: what the connection is charged for.
+// Account is the account of one connection of a peer: the memory and the work that it is charged for.
 type Account struct {
 	table  *Table
 	peer   atomic.Pointer[Peer]

@@ -1,6 +1,6 @@
 // Package protocol is gRPC over HTTP/2 as far as a relay has to know it: what the headers of requests and responses
 // say, paths, timeouts, status codes, and where messages begin. Its functions are pure and know no connection. They
-// decide what is valid; the relay decides what becomes of a call that is not.
+// decide which calls are valid; the relay decides what becomes of the others.
 package protocol
 
 import (

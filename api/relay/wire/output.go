@@ -2,7 +2,7 @@
 // into frames and header lists, and the [Output] to which any goroutine appends frames. It knows frames and header
 // lists, but no streams, calls or windows.
 //
-// Reads and writes do not block where the system allows that. What the socket does not accept is left to the
+// Reads and writes do not block if the system allows that. Output that the socket does not accept is left to the
 // connection's writer goroutine, [Output.Serve]. Buffers are pooled, and an idle connection holds none.
 package wire
 

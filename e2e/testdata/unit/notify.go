@@ -15,7 +15,7 @@ func pause() time.Duration {
 	return time.Duration(usec) * time.Microsecond / 2
 }
 
-// tell does what a program for systemd does: it sends READY=1 once, whether or not it arrives, and WATCHDOG=1 from then
+// tell does as a program for systemd does: it sends READY=1 once, whether or not it arrives, and WATCHDOG=1 from then
 // on.
 func tell() {
 	send("READY=1\nWATCHDOG=1")
@@ -24,8 +24,8 @@ func tell() {
 	}
 }
 
-// notify sends what the test writes into the file ID.say to the notify socket of the worker, and creates ID.said when
-// that is done. While the file ID.beat exists, it sends WATCHDOG=1.
+// notify sends the text that the test writes into the file ID.say to the notify socket of the worker, and creates
+// ID.said when that is done. While the file ID.beat exists, it sends WATCHDOG=1.
 func notify(record string) {
 	name, last := filepath.Join(record, os.Getenv("HSU_WORKER_ID")), time.Time{}
 	for {

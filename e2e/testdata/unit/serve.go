@@ -37,7 +37,7 @@ func setOption(option, value int) func(_, _ string, c syscall.RawConn) error {
 	}
 }
 
-// serve does what a good unit does, and handles signals according to its habit.
+// serve behaves as a good unit, and handles signals according to its habit.
 func serve(o options) error {
 	var config net.ListenConfig
 	switch o.habit {

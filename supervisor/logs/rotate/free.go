@@ -42,7 +42,7 @@ func (l *log) collapse(m layout.Marker) error {
 	if err != nil {
 		return err
 	}
-	// The file system writes what is behind the cut while it locks writers out: write it now.
+	// The file system writes the blocks behind the cut while it locks writers out: write them now.
 	if err := l.steps.Perform(crashpoint.LogBlankSync, l.sync); err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func allocated(t *testing.T, path string) int64 {
 	return st.Blocks * 512
 }
 
-// Each rotation frees space, whatever frees it, and keeps every line. What is left is read by Tail.
+// Each rotation frees space, whatever frees it, and keeps every line. Tail reads the rest.
 func TestRotate(t *testing.T) {
 	onFileSystems(t, func(t *testing.T, dir string, frees method) {
 		path := filepath.Join(dir, "w.log")

@@ -265,8 +265,8 @@ func TestClientsThatNeverRead(t *testing.T) {
 	}
 }
 
-// A worker that comes while others are followed joins them: with what it has written since, and not with what the log
-// has of an earlier worker of its name.
+// A worker that comes while others are followed joins them: with the lines that it has written since, and not with
+// those that the log has of an earlier worker of its name.
 func TestLaterWorkersJoin(t *testing.T) {
 	h := newHost(t)
 	a := h.source("a-0", "")

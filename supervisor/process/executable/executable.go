@@ -1,5 +1,5 @@
-// Package executable knows what the kernel executes for a file: the file itself, the interpreter of a script, or the
-// loader of a dynamically linked program.
+// Package executable finds the program that the kernel executes for a file: the file itself, the interpreter of a
+// script, or the loader of a dynamically linked program.
 package executable
 
 import (

@@ -46,7 +46,7 @@ type Ran struct {
 	Output []byte
 }
 
-// Run starts a command in a session of its own and waits until it has ended or ctx ends. Then it kills what is left of
+// Run starts a command in a session of its own and waits until it has ended or ctx ends. Then it kills the rest of
 // its family, which carries token and holds the Lease of the spec, if there is one. Run returns when all of it is gone:
 // the time after the end of ctx is that of [process.Family.Kill], and limited. It locks the lease first, and closes it.
 // A spec with a lease must have the Rights of [process.Attributes.Resolve].

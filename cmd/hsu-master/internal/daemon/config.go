@@ -10,7 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/master"
 )
 
-// Config is what a master is to do.
+// Config configures [Serve].
 type Config struct {
 	Master   master.Options // without listeners, TLS, keeper and log, which the process has
 	Address  string         // host:port to serve on

@@ -12,7 +12,7 @@ import (
 // are idle uses little of it. The pages stay in the page cache, and are mapped again when they are used. If
 // releaseProgram fails, they stay mapped.
 //
-// A page loses what was written to it when it is unmapped. The loader of a program that is independent of its position
+// A page loses its changes when it is unmapped. The loader of a program that is independent of its position
 // writes addresses into mappings and protects them afterwards, and a debugger writes breakpoints. The kernel has then
 // replaced the page of the file by an anonymous one. So only mappings without an anonymous page are unmapped. Such a
 // page does not appear in between, because nothing in the program makes these mappings writable.

@@ -61,7 +61,7 @@ func TestProgramIsUnmapped(t *testing.T) {
 	}
 }
 
-// Pages that were written before their mapping was protected keep what was written, as the addresses that the loader of
+// Pages that were written before their mapping was protected keep their content, as the addresses that the loader of
 // a program writes.
 func TestWrittenPagesOfTheProgramStay(t *testing.T) {
 	program, err := os.Open("/proc/self/exe")

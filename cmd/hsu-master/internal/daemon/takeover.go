@@ -177,8 +177,8 @@ func executeFormer(program *os.File, files map[string]*os.File, h handed, caught
 	return execute(p, func() (string, error) { return handover.PathOf(program) }, files, h, caught)
 }
 
-// execute executes a program with what is handed over, at the path that it has right before. It returns only if that
-// fails.
+// execute executes a program with the descriptors that are handed over, at the path that it has right before. It
+// returns only if that fails.
 func execute(
 	p handover.Program, path func() (string, error), files map[string]*os.File, h handed, caught *signals,
 ) error {

@@ -82,7 +82,7 @@ func endpointRows(s *adminpb.Service, live bool) (rows [][]string) {
 	return rows
 }
 
-// printServiceRemarks prints below the tables what has no column.
+// printServiceRemarks prints below the tables the facts that have no column.
 func printServiceRemarks(w io.Writer, list []*adminpb.Service) error {
 	tell := func(format string, args ...any) error {
 		_, err := fmt.Fprintln(w, "\n"+render.OnTerminal(w, fmt.Sprintf(format, args...)))

@@ -28,7 +28,7 @@ func good(w *adminpb.Worker) bool {
 	return false
 }
 
-// Missing describes what is not as it is wanted: the state, the status of the master, wanted workers.
+// Missing describes each deviation: of the state, of the status of the master, of wanted workers.
 func Missing(state *adminpb.State) []string {
 	var missing []string
 	for _, w := range wantedWorkers(state) {
@@ -89,7 +89,7 @@ func PrintHeadline(w io.Writer, text string) {
 // recovering reports whether the master has just started, and does not know all of its workers yet.
 func recovering(s *adminpb.State) bool { return s.GetStatus() == string(supervisor.Recovering) }
 
-// Headline returns what the master is, and how many of the wanted workers are ready.
+// Headline returns the status of the master, and how many of the wanted workers are ready.
 func Headline(s *adminpb.State, now time.Time) string {
 	if s.GetSource() == api.SourceOffline {
 		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed%s:",

@@ -36,7 +36,7 @@ func Why(w io.Writer, name string, resp *adminpb.InspectResponse, live bool, now
 		fmt.Fprint(w, explained(list[0], live, now))
 	case len(list) == 0:
 		for _, u := range resp.GetUnits() {
-			fmt.Fprint(w, withoutWorkers(u))
+			fmt.Fprint(w, withoutWorkers(u, live))
 		}
 		if len(resp.GetUnits()) == 0 {
 			fmt.Fprintf(w, "%s has no workers\n", render.Printable(name))
@@ -47,8 +47,9 @@ func Why(w io.Writer, name string, resp *adminpb.InspectResponse, live bool, now
 	}
 }
 
-// withoutWorkers explains a unit that has no workers.
-func withoutWorkers(u *adminpb.Unit) string {
+// withoutWorkers explains a unit that has no workers. live is false while no master runs: then it is not known whether
+// the file disables the unit.
+func withoutWorkers(u *adminpb.Unit, live bool) string {
 	var p render.Page
 	p.Add(u.GetName() + " has no workers")
 	switch {
@@ -64,6 +65,9 @@ func withoutWorkers(u *adminpb.Unit) string {
 	case u.Scale != nil && u.GetScale() == 0:
 		p.Field("why", fmt.Sprintf("an operator has scaled it to 0, the configuration says %d", u.GetReplicas()), 2)
 		p.Field("do", fmt.Sprintf("hsu-master worker scale %s=%d", u.GetName(), max(1, u.GetReplicas())), 2)
+	case !live:
+		p.Field("why", "its configuration says replicas: 0 or enabled: false", 1)
+		p.Field("do", "change that, then start the master", 1)
 	default:
 		p.Field("why", "its configuration says replicas: 0", 1)
 		p.Field("do", "hsu-master worker scale "+u.GetName()+"=1", 2)

@@ -375,8 +375,12 @@ func TestWhyOfAUnitWithoutWorkers(t *testing.T) {
 		"not in the configuration any more":                      {Name: "web", Retired: true},
 		"replicas: 0":                                            {Name: "web"},
 	} {
-		if got := withoutWorkers(u); !strings.Contains(got, want) {
+		if got := withoutWorkers(u, true); !strings.Contains(got, want) {
 			t.Errorf("%v: %q, want %q in it", u, got, want)
 		}
+	}
+	got := withoutWorkers(&adminpb.Unit{Name: "web"}, false)
+	if want := "replicas: 0 or enabled: false"; !strings.Contains(got, want) {
+		t.Errorf("without a master: %q, want %q in it", got, want)
 	}
 }

@@ -1,4 +1,4 @@
-// Package describe says to people what a state of a master means: its workers in a table, why each is in its status and
+// Package describe explains the state of a master to people: its workers in a table, why each is in its status and
 // what comes next, one worker in all its details. It is pure: messages of the admin API in, text out.
 package describe
 
@@ -18,7 +18,7 @@ import (
 )
 
 // Workers prints a table, and below it the reason why a worker is not running and the checks that it missed. A wide
-// table has what the processes of each worker use, too.
+// table has the resources that the processes of each worker use, too.
 func Workers(w io.Writer, state *adminpb.State, now time.Time, wide bool) error {
 	workers := state.GetWorkers()
 	if len(workers) == 0 {

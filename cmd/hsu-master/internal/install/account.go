@@ -66,8 +66,8 @@ func (a Account) makeFolder(dir string) error {
 	return os.Lchown(dir, a.uid, a.gid)
 }
 
-// checkFile returns the faults of the configuration file for a master of the user: what it cannot read, and what only
-// root may do.
+// checkFile returns the faults of the configuration file for a master of the user: files that it cannot read, and keys
+// that only root may do.
 func (a Account) checkFile(ctx context.Context, i *Installation) error {
 	if i.File == nil || a.uid == 0 || os.Geteuid() != 0 {
 		return nil // it was checked by this process

@@ -62,8 +62,8 @@ func needsOf(file *configfile.File, specs []unit.Spec, given []string, user stri
 }
 
 // addFolder decides whether workers can write to the folder of a unit. That of the configuration file, which it is by
-// default, holds what a master of root executes, and a folder of the system is not for workers: these stay read-only
-// unless --writable names them.
+// default, holds the programs that a master of root executes, and a folder of the system is not for workers: these stay
+// read-only unless --writable names them.
 func (n *needs) addFolder(u unit.Spec, files []string) {
 	n.read = append(n.read, u.Dir)
 	within := func(dir string) bool {

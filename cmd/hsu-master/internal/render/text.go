@@ -1,6 +1,6 @@
 // Package render lays text out: lines and paragraphs of a width, tables, pages, times, JSON, the progress of an
-// operation. It knows nothing of what the text is about. Text that comes from workers or from a file must pass
-// Printable before it is printed.
+// operation. It does not know the subject of the text. Text that comes from workers or from a file must pass
+// [Printable] before it is printed.
 package render
 
 import (
@@ -29,7 +29,7 @@ func Printable(text string) string {
 	return b.String()
 }
 
-// Count returns a number of things.
+// Count returns the number with the noun, in the plural unless it is 1: "1 worker", "2 workers".
 func Count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -53,7 +53,7 @@ func OrDash(s string) string {
 	return s
 }
 
-// Unbroken is a space at which wrap breaks no line.
+// Unbroken is a space at which [Wrap] breaks no line.
 const Unbroken = "\u00a0"
 
 // Wrap breaks the text into lines of at most width characters.

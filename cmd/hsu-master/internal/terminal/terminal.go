@@ -1,4 +1,4 @@
-// Package terminal finds out what the output of a command is: whether it is a terminal, how wide that is, and whether
+// Package terminal examines the output of a command: whether it is a terminal, how wide that is, and whether
 // anybody still reads it. On a terminal, it reads single keys.
 package terminal
 

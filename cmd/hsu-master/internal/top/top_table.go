@@ -1,4 +1,4 @@
-// Package top shows what the workers use, again and again, on a terminal or for machines.
+// Package top shows the usage of the workers, again and again, on a terminal or for machines.
 package top
 
 import (

@@ -1,4 +1,4 @@
-// Package kernel says what the kernel lacks, in tests.
+// Package kernel names the features that the kernel lacks, in tests.
 package kernel
 
 import "sync/atomic"
