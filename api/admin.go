@@ -160,11 +160,11 @@ func (a *Admin) ListWorkers(
 
 // Scale sets the number of workers of a unit.
 func (a *Admin) Scale(ctx context.Context, req *adminpb.ScaleRequest) (*adminpb.ScaleResponse, error) {
-	if limit := req.GetTimeout(); limit != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit.AsDuration())
-		defer cancel()
+	ctx, cancel, err := within(ctx, req.GetTimeout())
+	if err != nil {
+		return nil, err
 	}
+	defer cancel()
 	scaling, err := a.Supervisor.Scale(ctx, req.GetUnit(), int(req.GetReplicas()))
 	if err != nil {
 		return nil, scaleError(ctx, err)

@@ -70,7 +70,11 @@ func TestScaleOverTheAdminSocket(t *testing.T) {
 		{&adminpb.ScaleRequest{Unit: "worker", Replicas: 1001}, codes.InvalidArgument, "must be 0 to 1000"},
 		{&adminpb.ScaleRequest{Unit: "worker", Replicas: -1}, codes.InvalidArgument, "must be 0 to 1000"},
 		{
-			&adminpb.ScaleRequest{Unit: "worker", Replicas: 1, Timeout: durationpb.New(-1)}, codes.DeadlineExceeded,
+			&adminpb.ScaleRequest{Unit: "worker", Replicas: 1, Timeout: &durationpb.Duration{}}, codes.InvalidArgument,
+			"must be above 0",
+		},
+		{
+			&adminpb.ScaleRequest{Unit: "worker", Replicas: 1, Timeout: durationpb.New(1)}, codes.DeadlineExceeded,
 			"deadline",
 		},
 		{
