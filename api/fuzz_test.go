@@ -117,7 +117,7 @@ func FuzzAdminRequest(f *testing.F) {
 				t.Errorf("%s gives no reason", m.name)
 			}
 		case codes.Canceled, codes.DeadlineExceeded:
-			if !m.stream {
+			if !m.stream && m.name != "Scale" { // which a timeout in the request ends
 				t.Errorf("%s: %v", m.name, err)
 			}
 		default:

@@ -78,7 +78,7 @@ func (v onEventValue) read(r *reader, n *node) {
 		var o OnEvent
 		setDefaults(o.keys(), 0)
 		fields(&o).read(r, item)
-		if item.blank() || item.kind == mapNode && item.get("run") == nil {
+		if item.kind == nullNode || item.kind == mapNode && item.get("run") == nil {
 			r.fault(item, "run is missing: a list such as [./notify.sh]")
 		}
 		*v.at = append(*v.at, o)
