@@ -31,7 +31,7 @@ their values may be secret.`
 		})
 	imported.Description = `Save the result in the folder of FILE, and run "config check" on it. Its
 comments name all that has no counterpart.`
-	return group("config", "check, explain, start and import a configuration file",
+	return group("config", "check, explain, write and import a configuration file",
 		leafOf("check", "find faults in a configuration file", "FILE", true, checkConfig),
 		show,
 		leaf("schema", "print the JSON Schema of configuration files", printSchema),

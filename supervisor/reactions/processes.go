@@ -22,8 +22,13 @@ type Processes struct {
 	RuntimeDir string // holds the leases
 }
 
+var errNoProgram = errors.New("the rule has no program")
+
 // Run runs the command of a rule with the rights of its user.
 func (p Processes) Run(ctx context.Context, r Rule, id string, input []byte) (oneshot.Ran, error) {
+	if len(r.Run) == 0 {
+		return oneshot.Ran{}, errNoProgram
+	}
 	path, err := unit.LookUp(r.Run[0])
 	if err != nil {
 		return oneshot.Ran{}, err

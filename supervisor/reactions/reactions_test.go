@@ -253,3 +253,10 @@ func TestTheContextEndsCommands(t *testing.T) {
 		}
 	})
 }
+
+// A program that embeds a master makes its rules itself.
+func TestRuleWithoutAProgramFails(t *testing.T) {
+	if _, err := (Processes{}).Run(t.Context(), Rule{}, "event-0", nil); !errors.Is(err, errNoProgram) {
+		t.Errorf("the error is %v, want %v", err, errNoProgram)
+	}
+}

@@ -26,7 +26,8 @@ import (
 )
 
 // Serve runs a master until a signal or a failure ends it. It prepares the process, passes signals to the master, and
-// notifies systemd.
+// notifies systemd. After an upgrade it does not return, unless the new program cannot be executed. The result is nil
+// for an orderly stop.
 func Serve(ctx context.Context, cfg Config, stderr io.Writer) (err error) {
 	log, out := logging.Open(stderr, cfg.LogJSON, cfg.LogLevel)
 	defer out.Close()

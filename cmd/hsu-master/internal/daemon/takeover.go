@@ -49,7 +49,8 @@ type Takeover struct {
 	program *os.File            // the former program; nil if this is the former program
 }
 
-// TakeOver takes the handover of the former program of this process.
+// TakeOver takes the handover of the former program of this process. It returns nil if there is none, and if it is not
+// valid, which it reports on stderr: the master then starts as after a crash.
 func TakeOver(stderr io.Writer) *Takeover {
 	taken, err := handover.Take()
 	if err == nil && taken == nil {
@@ -221,7 +222,7 @@ func replaceProgram(m *master.Master, kept *handleStore, c *programChecker, sign
 
 type takeoverKey struct{}
 
-// WithTakeover returns the context of the command line.
+// WithTakeover returns a context by which [Serve] finds the handover, which may be nil.
 func WithTakeover(ctx context.Context, t *Takeover) context.Context {
 	return context.WithValue(ctx, takeoverKey{}, t)
 }

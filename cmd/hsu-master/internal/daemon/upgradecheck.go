@@ -38,7 +38,7 @@ type checkResult struct {
 	Schema  uint64 `json:"schema"`
 }
 
-// UpgradeCheck has "run" check its needs, in place of running.
+// UpgradeCheck makes "run" check the needs of a start and end. The master that is to be replaced starts it.
 type UpgradeCheck struct {
 	State            string // the folder of the copy
 	network, address string
@@ -46,7 +46,8 @@ type UpgradeCheck struct {
 
 type upgradeCheckKey struct{}
 
-// AsUpgradeCheck returns the context and the arguments of the command that is checked, if it is.
+// AsUpgradeCheck returns, for the arguments of an upgrade check, a context with the check and the arguments of the
+// command that is checked. It returns other arguments unchanged.
 func AsUpgradeCheck(ctx context.Context, args []string) (context.Context, []string) {
 	if len(args) == 0 || args[0] != upgradeCheckWord {
 		return ctx, args
@@ -64,7 +65,8 @@ func UpgradeCheckOf(ctx context.Context) *UpgradeCheck {
 	return check
 }
 
-// Run checks the needs of a start.
+// Run checks the needs of a start, and prints a line of JSON with the versions of this program and of the schema that it
+// writes. The error of a faulty configuration is one of [exit.Usage].
 func (u *UpgradeCheck) Run(cfg Config, stdout io.Writer) error {
 	if cfg.TLS != (api.TLSFiles{}) {
 		if _, err := cfg.TLS.Config(discard); err != nil {

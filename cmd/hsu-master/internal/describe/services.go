@@ -164,7 +164,8 @@ func quantile(l *adminpb.Latency, share float64) string {
 	return "≤" + d.String()
 }
 
-// Overview prints one summary line per service.
+// Overview prints a table with one line for each service: its ready endpoints, calls and failures. It prints nothing
+// if there are none.
 func Overview(w io.Writer, list []*adminpb.Service) error {
 	if len(list) == 0 {
 		return nil

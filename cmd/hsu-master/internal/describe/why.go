@@ -107,7 +107,7 @@ func printShort(w io.Writer, list []*adminpb.Inspection, live bool, now time.Tim
 	fmt.Fprintf(w, "\nmore: hsu-master why %s\n", render.Printable(shown[0].GetWorker().GetId()))
 }
 
-// Unwell explains all that is not well.
+// Unwell explains the master and each worker that is not as an operator wants it, or reports that all are.
 func Unwell(w io.Writer, state *adminpb.State, list []*adminpb.Inspection, now time.Time) {
 	live := state.GetSource() == api.SourceLive
 	Offline(w, state)

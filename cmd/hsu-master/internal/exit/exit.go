@@ -11,7 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// The exit codes. They are documented in hsu-master(1), and scripts depend on them.
+// The exit codes. They are documented in hsu-master(1), and scripts depend on them. Code returns that of an error.
 const (
 	Done       = 0
 	Failed     = 1

@@ -27,7 +27,7 @@ type Account struct {
 	groups   []uint32 // supplementary
 }
 
-// LookUp returns the account of a user of this host.
+// LookUp returns the account of a user of this host. If there is no such user, the error is one of [exit.Usage].
 func LookUp(name string) (Account, error) {
 	found, err := user.Lookup(name)
 	if err != nil {
@@ -94,7 +94,8 @@ func (a Account) checkFile(ctx context.Context, i *Installation) error {
 	return exit.Usagef("user %s cannot run %s: %w: %s", a.name, render.Printable(file), err, text)
 }
 
-// ServiceHost returns the host as a configuration file finds it that a service of the user reads.
+// ServiceHost returns the host as the service sees it when it reads its configuration file: with the variables of the
+// service, and without the rights of root if the user is another one.
 func ServiceHost(o deploy.Options, user string) (configfile.Host, error) {
 	host := configfile.ThisHost()
 	variables, err := serviceVariables(o, user)

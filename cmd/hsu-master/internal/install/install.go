@@ -56,7 +56,8 @@ type Installation struct {
 	needs needs
 }
 
-// Prepare writes the texts of the units. Workers can write to the given folders in any case.
+// Prepare makes the texts of the units for Print and Install. Workers can write to the given folders, and to those that
+// the file needs. Options that no unit can express are wrong usage.
 func (i *Installation) Prepare(writable []string) error {
 	i.needs = needsOf(i.File, i.Specs, writable, i.Options.User)
 	i.Options.Writable = i.needs.writable
@@ -89,7 +90,9 @@ func (i *Installation) Print(w io.Writer) {
 	}
 }
 
-// Install installs the units in the folder, for a service of the owner, and enables them if that is asked for.
+// Install writes the units into the folder dir, makes the folders of the service for its owner, and enables and starts
+// the units if enable is set. It writes nothing if that would harm another service or running workers. It prints to w
+// the steps that are left to the operator.
 func (i *Installation) Install(ctx context.Context, w io.Writer, owner Account, dir string, enable bool) error {
 	if err := owner.checkFile(ctx, i); err != nil {
 		return err

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// JSONLine prints a value on one line, as an element of a stream.
+// JSONLine prints a value on one line, as an element of a stream. Its error is that of w.
 func JSONLine(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
@@ -16,7 +16,7 @@ func JSONLine(w io.Writer, value any) error {
 	return nil
 }
 
-// JSON prints a value on several lines, indented.
+// JSON prints a value on several lines, indented. Its error is that of w.
 func JSON(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// PageWidth is the width of the text that commands lay out themselves.
+// PageWidth is the width, in characters, of the text that commands lay out themselves.
 const PageWidth = 80
 
 // Page is text in lines of at most PageWidth characters. Characters that could control a terminal are

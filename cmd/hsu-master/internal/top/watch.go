@@ -13,7 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
-// Options are those of the command line.
+// Options are the arguments of [Run]. Ask, Out, Interval and Order must be set.
 type Options struct {
 	Ask      func(context.Context) ([]*adminpb.Worker, error) // returns the workers of the running master
 	Out      io.Writer
@@ -31,12 +31,14 @@ const Window = 1100 * time.Millisecond
 // longLine is the width of a table that is not for a terminal.
 const longLine = 200
 
-// TableJSON is a line of "top --json".
+// The JSON output. Scripts depend on it.
 type (
+	// TableJSON is a line of "top --json".
 	TableJSON struct {
 		At      time.Time  `json:"at"`
 		Workers []LoadJSON `json:"workers"`
 	}
+	// LoadJSON is the usage of a worker in a [TableJSON].
 	LoadJSON struct {
 		ID       string   `json:"id"`
 		Status   string   `json:"status"`
