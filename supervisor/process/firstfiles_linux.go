@@ -26,7 +26,7 @@ type filesOf struct {
 // mostFiles bounds the descriptors that are remembered of a process. Those of a process with more are read each time.
 const mostFiles = 64
 
-var seenFiles firstFiles
+var seenFiles = firstFiles{known: map[int]filesOf{}}
 
 // of returns the files of a process; none if its descriptors cannot be read.
 func (f *firstFiles) of(pid int, s procfs.Stat, buf *[]byte) []identity.FileID {
@@ -47,9 +47,6 @@ func (f *firstFiles) of(pid int, s procfs.Stat, buf *[]byte) []identity.FileID {
 	}
 	// A child of this process has the descriptors of this process until its execve.
 	if len(files) <= mostFiles && s.PPID != os.Getpid() {
-		if f.known == nil {
-			f.known = make(map[int]filesOf)
-		}
 		f.known[pid] = filesOf{s.StartTicks, files}
 	}
 	return files
