@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
@@ -114,23 +113,13 @@ func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (
 	return accept, servers, supervised
 }
 
-// firstBackup is the time from the recovery to the first backup, which would delay the records of the starts: the disk
-// syncs one file after the other.
-const firstBackup = time.Second
-
 // serve reports the recovered master as serving, and starts the parts that would disturb a recovery.
 func (m *Master) serve(ctx context.Context, wg *sync.WaitGroup) {
 	crashpoint.Pass(crashpoint.Serving, func() { m.gateway.SetServing(true) })
 	m.log.Info("master serving", "address", m.listener.Addr().String(), "processed", m.store.Processed())
 	close(m.ready)
 	wg.Go(func() { m.journal().follow(ctx, m.outages, m.options.Certificates) })
-	wg.Go(func() {
-		select {
-		case <-time.After(firstBackup):
-			m.store.ServeBackups(ctx, m.options.BackupInterval)
-		case <-ctx.Done():
-		}
-	})
+	wg.Go(func() { m.store.ServeBackups(ctx, m.options.BackupInterval) })
 	wg.Go(func() { m.admin.keep(ctx, wg, m.stateIsThere) })
 }
 
