@@ -65,8 +65,8 @@ func UpgradeCheckOf(ctx context.Context) *UpgradeCheck {
 	return check
 }
 
-// Run checks the needs of a start, and prints a line of JSON with the versions of this program and of the schema that it
-// writes. The error of a faulty configuration is one of [exit.Usage].
+// Run checks the needs of a start, and prints a line of JSON with the versions of this program and of the schema
+// that it writes. The error of a faulty configuration is one of [exit.Usage].
 func (u *UpgradeCheck) Run(cfg Config, stdout io.Writer) error {
 	if cfg.TLS != (api.TLSFiles{}) {
 		if _, err := cfg.TLS.Config(discard); err != nil {
