@@ -62,9 +62,10 @@ func TestSocketOfAGivenRuntimeDirIsTheOnlyOne(t *testing.T) {
 	}
 }
 
-// A master takes the lock on the state before it listens.
-func TestMasterThatIsStartingIsWaitedFor(t *testing.T) {
-	dir := t.TempDir()
+// heldState returns a state directory that this process holds until the end of the test.
+func heldState(t *testing.T) (dir string, db *store.DB) {
+	t.Helper()
+	dir = t.TempDir()
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +75,12 @@ func TestMasterThatIsStartingIsWaitedFor(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir, db
+}
+
+// A master takes the lock on the state before it listens.
+func TestMasterThatIsStartingIsWaitedFor(t *testing.T) {
+	dir, db := heldState(t)
 	f := folders{state: dir, runtime: dir, runtimeGiven: true}
 	// If all of this takes longer than the command waits, the machine is too busy for this test.
 	began := time.Now()
@@ -106,17 +113,8 @@ func TestMasterThatIsStartingIsWaitedFor(t *testing.T) {
 
 // A master whose socket is gone runs all the same: to start another one would fail.
 func TestMasterThatDoesNotAnswerIsNotMissing(t *testing.T) {
-	dir := t.TempDir()
-	db, err := store.Open(dir, store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	_, err = dialRegistry(t.Context(), folders{state: dir, runtime: dir, runtimeGiven: true})
+	dir, _ := heldState(t)
+	_, err := dialRegistry(t.Context(), folders{state: dir, runtime: dir, runtimeGiven: true})
 	if !errors.Is(err, exit.ErrHeld) || exit.Code(err) != exit.Locked {
 		t.Errorf("%v, exit code %d, want that a master holds the state", err, exit.Code(err))
 	}

@@ -13,8 +13,8 @@ import (
 // Table is text in columns, of which the first row has the titles. Its cells must be printable.
 //
 // On a terminal, it is as wide as that at most: the last column is wrapped, and if that is not enough, the longest
-// cells of the other columns are cut, which then end in "…". In a file or a pipe, and on a terminal that is too narrow
-// for that, nothing is wrapped or cut.
+// cells of the other columns are cut, which then end in "…". In a file or a pipe, and on a terminal that is too
+// narrow for that, nothing is wrapped or cut.
 type Table struct{ rows [][]string }
 
 const (
