@@ -69,8 +69,8 @@ e2e-systemd: ## run the tests under a real systemd (root, Debian's debootstrap a
 clock: ## run tests under a wall clock that steps by a year at each reading
 	scripts/clock
 
-fuzz: ## run each fuzz target for FUZZTIME (30s; TARGETS=, PARALLEL=, FRESH=1)
-	@FUZZTIME='$(FUZZTIME)' TARGETS='$(TARGETS)' PARALLEL='$(PARALLEL)' FRESH='$(FRESH)' MODULES='$(MODULES)' scripts/fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s; TARGETS=, PARALLEL=, FRESH=1, SEED=)
+	@FUZZTIME='$(FUZZTIME)' TARGETS='$(TARGETS)' PARALLEL='$(PARALLEL)' FRESH='$(FRESH)' SEED='$(SEED)' MODULES='$(MODULES)' scripts/fuzz
 
 crash: ## kill a master at every point of every operation, and in every recovery from that (SEED=, PAIRS=, TRIPLES=, BUDGET=)
 	go test -tags e2e,crash -run TestCrashMatrix -count=1 -timeout $(or $(TIMEOUT),40m) -v ./e2e/crash

@@ -13,7 +13,7 @@ import (
 // read and is wrong.
 func Load(path string, host Host) (*File, error) {
 	l := loader{host: host}
-	main, err := l.read(path, path)
+	main, err := l.read(path, false)
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +48,8 @@ type loader struct {
 
 func (l *loader) reader() *reader { return &reader{host: l.host, faults: &l.faults} }
 
-// read returns the nodes of a file. name is how faults name it.
-func (l *loader) read(path, name string) (*node, error) {
+// read returns the nodes of a file.
+func (l *loader) read(path string, included bool) (*node, error) {
 	content, err := l.host.ReadFile(path)
 	if errors.Is(err, safefile.ErrTooLarge) {
 		return nil, fmt.Errorf("%w: move units into included files", err)
@@ -64,8 +64,8 @@ func (l *loader) read(path, name string) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the folder of %s: %w", path, err)
 	}
-	src := &source{name: name, dir: dir, text: string(content)}
-	l.faults.files = append(l.faults.files, name)
+	src := &source{name: path, dir: dir, text: string(content), foreign: included && !unitsKey.Match(content)}
+	l.faults.files = append(l.faults.files, path)
 	var syntax faultList
 	document := src.parse(&syntax)
 	if syntax.any() {
@@ -102,7 +102,7 @@ func (l *loader) include(file *File) {
 				r.fault(n.items[i], "matches too many files: at most %d are read", maxIncluded)
 				return
 			}
-			tree, err := l.read(path, path)
+			tree, err := l.read(path, true)
 			if err != nil {
 				r.fault(n.items[i], "%s", err)
 				continue

@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -15,8 +16,11 @@ type source struct {
 	dir    string // relative paths start here
 	text   string
 	tokens token.Tokens
-	split  []string     // the lines, once they are needed
-	hidden map[int]bool // the lines that may contain a secret, once they are needed
+	// foreign is set for an included file that has no key "units". A pattern such as "*" may match any file, even one
+	// of secrets: none of its lines is shown.
+	foreign bool
+	split   []string     // the lines, once they are needed
+	hidden  map[int]bool // the lines that may contain a secret, once they are needed
 }
 
 // release drops what only faults need. The nodes of a file keep its source.
@@ -30,8 +34,14 @@ func (s *source) lines() []string {
 	return s.split
 }
 
-// secret reports whether a line may contain the value of an environment variable.
+// unitsKey matches the key of a file of units, even in a text that cannot be parsed.
+var unitsKey = regexp.MustCompile(`\bunits["']?\s*:`)
+
+// secret reports whether a line may contain the value of an environment variable, or another secret.
 func (s *source) secret(line int) bool {
+	if s.foreign {
+		return true
+	}
 	if s.hidden == nil {
 		s.hidden = secretLines(s.tokens)
 	}
