@@ -77,12 +77,12 @@ func DescribeChanges(changes []Change) string {
 
 // outdated returns the workers of the unit that were started with another executable or other arguments. If the
 // executable cannot be read, there are none: Apply leaves the workers as they are.
-func (c *changer) outdated(u unit.Spec) []string {
+func (c *changer) outdated(u *unit.Spec) []string {
 	if u.Schedule.Cron != "" {
 		return nil // a run goes on, and the next one is of the new version
 	}
 	before := u
-	for _, present := range c.s.set.specs() {
+	for present := range unit.All(c.s.set.specs()) {
 		if present.Name == u.Name {
 			before = present
 		}
@@ -103,7 +103,7 @@ func (c *changer) outdated(u unit.Spec) []string {
 // blocked returns the units whose executable cannot be started, such as a missing one.
 func blocked(units []unit.Spec) []Change {
 	var changes []Change
-	for _, u := range units {
+	for u := range unit.All(units) {
 		if u.Replicas == 0 || !u.Starts() {
 			continue
 		}
@@ -114,10 +114,10 @@ func blocked(units []unit.Spec) []Change {
 	return changes
 }
 
-func owns(u unit.Spec, worker string) bool { return slices.Contains(workersOf(u, 0), worker) }
+func owns(u *unit.Spec, worker string) bool { return slices.Contains(workersOf(u, 0), worker) }
 
 // workersOf returns the ids of the unit's workers from an index on.
-func workersOf(u unit.Spec, from int) []string {
+func workersOf(u *unit.Spec, from int) []string {
 	var ids []string
 	for i := from; i < u.Replicas; i++ {
 		ids = append(ids, u.WorkerID(i))
@@ -131,7 +131,7 @@ func without(ids, others []string) []string {
 
 // changesOf returns the way from one set of units to another. outdated returns the workers of a unit that must be
 // replaced.
-func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Change {
+func changesOf(from, to []unit.Spec, outdated func(u *unit.Spec) []string) []Change {
 	var changes []Change
 	add := func(list ...Change) {
 		for _, c := range list {
@@ -140,12 +140,12 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 			}
 		}
 	}
-	before := map[string]unit.Spec{}
-	for _, u := range from {
+	before := map[string]*unit.Spec{}
+	for u := range unit.All(from) {
 		before[u.Name] = u
 	}
 	kept := map[string]bool{}
-	for _, u := range to {
+	for u := range unit.All(to) {
 		kept[u.Name] = true
 		b, known := before[u.Name]
 		switch {
@@ -157,7 +157,7 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 		}
 		add(Change{u.Name, begin(u), workersOf(u, 0), []string{"new unit"}})
 	}
-	for _, u := range from {
+	for u := range unit.All(from) {
 		if !kept[u.Name] {
 			add(Change{u.Name, end(u), workersOf(u, 0), []string{"unit removed"}})
 		}
@@ -167,7 +167,7 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 
 // changesOfUnit returns the changes of the workers of a unit of both sets; some may be about no worker. The outdated
 // workers must be replaced.
-func changesOfUnit(before, after unit.Spec, outdated []string) []Change {
+func changesOfUnit(before, after *unit.Spec, outdated []string) []Change {
 	kept := workersOf(recovery.WithReplicas(after, min(before.Replicas, after.Replicas)), 0)
 	replaced := slices.DeleteFunc(outdated, func(id string) bool { return !slices.Contains(kept, id) })
 	start, live := before.Differences(after)
@@ -192,7 +192,7 @@ func changesOfUnit(before, after unit.Spec, outdated []string) []Change {
 }
 
 // begin returns what happens to the workers of a new unit.
-func begin(u unit.Spec) Action {
+func begin(u *unit.Spec) Action {
 	if u.Starts() {
 		return ActionStart
 	}
@@ -200,7 +200,7 @@ func begin(u unit.Spec) Action {
 }
 
 // end returns what happens to the workers of a unit that is not wanted any more.
-func end(u unit.Spec) Action {
+func end(u *unit.Spec) Action {
 	if u.Starts() {
 		return ActionStop
 	}
@@ -211,7 +211,7 @@ func end(u unit.Spec) Action {
 // differ as outdated, and returns them by unit. It replaces none. With dryRun it only returns them.
 func (s *Supervisor) MarkOutdated(ctx context.Context, dryRun bool) ([]Change, error) {
 	var changes []Change
-	for _, u := range s.set.specs() {
+	for u := range unit.All(s.set.specs()) {
 		if !u.Starts() {
 			continue
 		}

@@ -63,7 +63,7 @@ func TestChangesOfTheSet(t *testing.T) {
 			{"db", ActionStop, []string{"db-0"}, []string{"unit removed"}},
 		}},
 	} {
-		got := changesOf([]unit.Spec{web, db}, c.to, func(u unit.Spec) []string {
+		got := changesOf([]unit.Spec{web, db}, c.to, func(u *unit.Spec) []string {
 			if u.Name != web.Name {
 				return nil
 			}

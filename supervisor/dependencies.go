@@ -48,9 +48,9 @@ func (s *set) unmanagedProcess(id string) (d dependencies.Worker, exists bool) {
 
 // beginReplacing notes the outdated workers of units that others depend on. Until they are replaced, no worker that
 // depends on them is started: it would take the old one for a dependency that is met.
-func (s *set) beginReplacing(units []unit.Spec, outdated func(unit.Spec) []string) {
+func (s *set) beginReplacing(units []unit.Spec, outdated func(*unit.Spec) []string) {
 	graph, replacing := dependencies.NewGraph(units), map[string]bool{}
-	for _, u := range units {
+	for u := range unit.All(units) {
 		if len(graph.Dependents(u.Name)) == 0 {
 			continue
 		}
@@ -65,7 +65,7 @@ func (s *set) beginReplacing(units []unit.Spec, outdated func(unit.Spec) []strin
 
 // restoreReplacing is beginReplacing for the reloads that an earlier master has recorded.
 func (s *set) restoreReplacing(units []records.Unit, workers []records.Worker) {
-	s.beginReplacing(s.specs(), func(u unit.Spec) (ids []string) {
+	s.beginReplacing(s.specs(), func(u *unit.Spec) (ids []string) {
 		i := slices.IndexFunc(units, func(rec records.Unit) bool { return rec.Name == u.Name })
 		if i < 0 || units[i].Rollout == nil || units[i].Rollout.Act != records.ActReload {
 			return nil

@@ -117,7 +117,7 @@ func TestUnitWithoutServicesOffersNone(t *testing.T) {
 		}
 		m.stop(nil)
 	})
-	if err := (unit.Spec{Name: "u", NoServices: true, Services: []string{"pkg.A"}}).CheckFields(); err == nil {
+	if err := (&unit.Spec{Name: "u", NoServices: true, Services: []string{"pkg.A"}}).CheckFields(); err == nil {
 		t.Error("a unit may have services and none")
 	}
 }

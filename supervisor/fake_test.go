@@ -169,7 +169,7 @@ func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 }
 
 func (o *fakeOS) Start(
-	_ unit.Spec, worker string, rec records.Instance, _ *process.Lease, _ *os.File,
+	_ *unit.Spec, worker string, rec records.Instance, _ *process.Lease, _ *os.File,
 ) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

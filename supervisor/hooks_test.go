@@ -245,7 +245,7 @@ func unitWith(t *testing.T, change ...func(*unit.Spec)) unit.Spec {
 	for _, c := range change {
 		c(&u)
 	}
-	return u.WithDefaults()
+	return *u.WithDefaults()
 }
 
 // Each hook is cut off by a crash, and is run again by the next master when its remains were killed.

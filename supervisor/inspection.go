@@ -65,8 +65,8 @@ func Inspect(ctx context.Context, s *Supervisor, processes bool, names ...string
 	if err != nil {
 		s.log.Debug("history not read", "error", err) // the workers are known without it
 	}
-	specs := map[string]unit.Spec{}
-	for _, u := range s.set.specs() {
+	specs := map[string]*unit.Spec{}
+	for u := range unit.All(s.set.specs()) {
 		specs[u.Name] = u
 	}
 	retired := map[string]bool{}
@@ -78,7 +78,7 @@ func Inspect(ctx context.Context, s *Supervisor, processes bool, names ...string
 		in := inspectionOf(info, entries)
 		in.Retired = retired[info.ID]
 		if u, wanted := specs[info.Unit]; wanted {
-			in.Settings = &u
+			in.Settings = u
 			in.Spent = lifecycle.SpentOf(info.History, u.Restart.Budget, s.env.BootTime())
 			in.Changed = recovery.Changed(s.env.Secrets, u, info.Worker)
 		}

@@ -112,7 +112,7 @@ func (o *fakeOS) plan(dir string, count int, change ...func(*unit.Spec)) []recov
 	for _, c := range change {
 		c(&wanted)
 	}
-	decisions, err := rc.Plan(o.t.Context(), snap.Workers, []unit.Spec{wanted.WithDefaults()}, false)
+	decisions, err := rc.Plan(o.t.Context(), snap.Workers, []unit.Spec{*wanted.WithDefaults()}, false)
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -127,12 +127,12 @@ func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rol
 	recs := s.changes.records()
 	var events []records.Event
 	for i, u := range s.changes.configured {
-		workers := targets(s.set.list(), owned(recovery.WithReplicas(u, recs[i].Wanted()), ids))
+		workers := targets(s.set.list(), owned(recovery.WithReplicas(&u, recs[i].Wanted()), ids))
 		if len(workers) == 0 {
 			continue
 		}
 		recs[i].Rollout = &records.Rollout{
-			Act: records.ActRestart, Workers: workers, Spare: recovery.MayHaveSpare(u, recs[i].Wanted()),
+			Act: records.ActRestart, Workers: workers, Spare: recovery.MayHaveSpare(&u, recs[i].Wanted()),
 			Operator: OperatorOf(ctx),
 		}
 		recs[i].Changed = time.Now()
@@ -161,7 +161,7 @@ func restartable(workers []*worker.Worker, ids []string) error {
 }
 
 // owned returns those of the ids that are of workers of the unit.
-func owned(u unit.Spec, ids []string) []string {
+func owned(u *unit.Spec, ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !owns(u, id) })
 }
 

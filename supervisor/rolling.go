@@ -27,16 +27,16 @@ var rolloutOutcomes = map[records.RolloutAct]outcomeTypes{
 // planReload adds to the records of the units the rollouts that replace their outdated workers, in place of earlier
 // ones.
 func planReload(
-	units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated func(unit.Spec) []string,
+	units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated func(*unit.Spec) []string,
 	by *records.Operator,
 ) {
 	for i, u := range units {
 		recs[i].Rollout = nil
-		wanted := recovery.WithReplicas(u, recs[i].Wanted()).WithDefaults()
+		wanted := recovery.WithReplicas(&u, recs[i].Wanted()).WithDefaults()
 		if !u.Starts() || len(targets(workers, outdated(wanted))) == 0 {
 			continue
 		}
-		spare := recovery.MayHaveSpare(u, wanted.Replicas)
+		spare := recovery.MayHaveSpare(&u, wanted.Replicas)
 		if spare {
 			wanted.Replicas++ // that of an earlier, larger number of replicas may be outdated too
 		}

@@ -39,7 +39,7 @@ type rollout struct {
 // updated is a worker with its unit in the new set.
 type updated struct {
 	*worker.Worker
-	unit unit.Spec
+	unit *unit.Spec
 }
 
 // complete replaces the outdated workers and waits for the new, the surplus and the unmanaged ones. It stops at the

@@ -59,7 +59,7 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	case !configured[i].Starts():
 		return Scaling{}, fmt.Errorf("%w: unit %s is unmanaged: the master does not start it", ErrReplicas, name)
 	}
-	if err := recovery.WithReplicas(configured[i], n).CheckFields(); err != nil {
+	if err := recovery.WithReplicas(&configured[i], n).CheckFields(); err != nil {
 		return Scaling{}, fmt.Errorf("%w: %w", ErrReplicas, err)
 	}
 	scaling := Scaling{Before: recs[i].Wanted(), Configured: recs[i].Replicas}

@@ -21,7 +21,7 @@ func (s *set) stillStopping(units []unit.Spec) *worker.Worker {
 		return nil
 	}
 	wanted := map[string]bool{}
-	for _, u := range units {
+	for u := range unit.All(units) {
 		for _, id := range workersOf(u, 0) {
 			wanted[id] = true
 		}

@@ -25,7 +25,7 @@ func (s *Supervisor) newWatched(checks *probe.Scheduler) *unmanaged.Set {
 			return own
 		},
 		Changed: s.services.Changed,
-		Run: func(ctx context.Context, u unit.Spec, id string, command []string) (oneshot.Ran, error) {
+		Run: func(ctx context.Context, u *unit.Spec, id string, command []string) (oneshot.Ran, error) {
 			return worker.RunCheck(ctx, s.env.Launcher, u, id, command)
 		},
 	})

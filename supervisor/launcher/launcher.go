@@ -59,7 +59,7 @@ type Launcher interface {
 	// enforced and are required, it does not run. output is the open file of a worker that writes to one; if it is nil,
 	// Start opens the output. The caller closes the lease and the output.
 	Start(
-		u unit.Spec, worker string, rec records.Instance, lease *process.Lease, output *os.File,
+		u *unit.Spec, worker string, rec records.Instance, lease *process.Lease, output *os.File,
 	) (Instance, error)
 	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, and may have a
 	// lease, by which the next master finds it.

@@ -73,7 +73,7 @@ func (l *osLauncher) Lease(worker string) (*process.Lease, error) {
 }
 
 func (l *osLauncher) Start(
-	u unit.Spec, worker string, rec records.Instance, lease *process.Lease, file *os.File,
+	u *unit.Spec, worker string, rec records.Instance, lease *process.Lease, file *os.File,
 ) (Instance, error) {
 	// Check at each start: the file may have been replaced.
 	path, exe, err := u.Executable()

@@ -160,7 +160,7 @@ type Policy struct {
 }
 
 // PolicyOf returns the policy of the unit's workers.
-func PolicyOf(u unit.Spec) Policy {
+func PolicyOf(u *unit.Spec) Policy {
 	h := u.Health
 	return Policy{
 		RestartPolicy: u.Restart,

@@ -121,12 +121,12 @@ type Facts struct {
 }
 
 // living reports whether a process fills the slot.
-func (f Facts) living() bool { return f.standing == lives }
+func (f *Facts) living() bool { return f.standing == lives }
 
 // Decide returns the decision about a worker. It is pure: the same facts always give the same decision. It leaves
 // the consequences of the worker's own state and policy to [lifecycle.Next], as the worker does when it executes the
 // decision.
-func Decide(f Facts) Decision {
+func Decide(f *Facts) Decision {
 	d := Decision{ID: f.id, Evidence: f.evidence}
 	switch f.standing {
 	case unknown:
@@ -173,7 +173,7 @@ func processes(found []Found) string {
 }
 
 // found returns what adoption and vacancy have in common: the process that was found, living or dead.
-func (f Facts) found() Orders {
+func (f *Facts) found() Orders {
 	return Orders{
 		From: f.state, Unrecorded: f.stray, Instance: f.instance,
 		ClearRecorded: f.stray && f.recorded && !f.evidence.Moved && !f.evidence.OtherBoot,
@@ -182,7 +182,7 @@ func (f Facts) found() Orders {
 
 // adoption returns the orders to adopt the living process. A process without a record is treated as one that has
 // just been started.
-func (f Facts) adoption() Orders {
+func (f *Facts) adoption() Orders {
 	o := f.found()
 	o.Event, o.Silent = lifecycle.Event{Kind: lifecycle.EvAdopted}, f.silent
 	if f.stray {
@@ -197,7 +197,7 @@ func (f Facts) adoption() Orders {
 }
 
 // vacancy returns the orders for a worker without a living process.
-func (f Facts) vacancy() Orders {
+func (f *Facts) vacancy() Orders {
 	o := f.found()
 	o.Event = lifecycle.Event{Kind: lifecycle.EvBegin}
 	switch f.standing {
@@ -218,7 +218,7 @@ func (f Facts) vacancy() Orders {
 }
 
 // keep decides about a living process.
-func (f Facts) keep(o Orders) (Action, string) {
+func (f *Facts) keep(o Orders) (Action, string) {
 	s := o.From
 	what := fmt.Sprintf("process %d lives and is the recorded one", f.pid())
 	switch {
@@ -248,7 +248,7 @@ func (f Facts) keep(o Orders) (Action, string) {
 }
 
 // pid returns the PID of the process found.
-func (f Facts) pid() int {
+func (f *Facts) pid() int {
 	if f.evidence.Found == nil {
 		return 0
 	}
@@ -256,7 +256,7 @@ func (f Facts) pid() int {
 }
 
 // follow decides about a slot that no process fills.
-func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64) {
+func (f *Facts) follow(o Orders) (action Action, reason string, restartIn float64) {
 	s, e := o.From, o.Event
 	after, act := lifecycle.Next(s, e, f.policy, f.now)
 	what := f.past()
@@ -292,7 +292,7 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 }
 
 // fail decides about a slot whose worker has failed, or fails by this event.
-func (f Facts) fail(e lifecycle.Event, after lifecycle.State) (action Action, reason string, retryIn float64) {
+func (f *Facts) fail(e lifecycle.Event, after lifecycle.State) (action Action, reason string, retryIn float64) {
 	again := ""
 	if at := after.History.RetryAt; at != 0 {
 		wait := at - f.now
@@ -312,7 +312,7 @@ func withReason(what, reason string) string {
 }
 
 // past describes why nothing lives in the slot.
-func (f Facts) past() string {
+func (f *Facts) past() string {
 	switch f.standing {
 	case dead, gone:
 		return f.exitReason

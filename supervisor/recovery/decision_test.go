@@ -318,11 +318,11 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := test.facts
 			f.id, f.policy, f.now = "worker-0", defaultPolicy, now
-			d := Decide(f)
+			d := Decide(&f)
 			if d.ID != "worker-0" || d.Action != test.action || d.Reason != test.reason {
 				t.Errorf("decided to %s because %q,\nwant %s because %q", d.Action, d.Reason, test.action, test.reason)
 			}
-			if again := Decide(f); again.Action != d.Action || again.Reason != d.Reason {
+			if again := Decide(&f); again.Action != d.Action || again.Reason != d.Reason {
 				t.Errorf("decided otherwise the second time: %+v, %+v", d, again)
 			}
 		})
@@ -344,7 +344,7 @@ func TestDecideAfterACleanExitAsksThePolicy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			policy := defaultPolicy
 			policy.Mode = test.mode
-			d := Decide(Facts{
+			d := Decide(&Facts{
 				state:  lifecycle.State{Wanted: true, Status: records.StatusRunning},
 				policy: policy, now: time.Hour, ran: true,
 				standing: gone, exitReason: "process 41 ended", clean: test.clean,
@@ -402,7 +402,7 @@ func TestNothingIsDecidedOnHalfOfTheEvidence(t *testing.T) {
 		{Retired: true, Status: records.StatusRunning},
 		{Wanted: true, Status: records.StatusFailed},
 	} {
-		d := Decide(Facts{
+		d := Decide(&Facts{
 			state: s, policy: defaultPolicy, standing: unknown, Cause: errors.New("who knows"), stray: true,
 			instance: &records.Instance{},
 		})

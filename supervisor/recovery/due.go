@@ -11,7 +11,7 @@ import (
 )
 
 // ScheduleOf returns the schedule of a unit that has been checked, the zero value if it has none.
-func ScheduleOf(u unit.Spec) schedule.Schedule {
+func ScheduleOf(u *unit.Spec) schedule.Schedule {
 	if u.Schedule.Cron == "" {
 		return schedule.Schedule{}
 	}
@@ -32,7 +32,7 @@ func MarkOf(s schedule.Schedule, rec records.Worker) schedule.Mark {
 }
 
 // SituationOf returns the situation of a worker of the unit after a time without a master.
-func SituationOf(u unit.Spec, s lifecycle.State, now time.Time) schedule.Situation {
+func SituationOf(u *unit.Spec, s lifecycle.State, now time.Time) schedule.Situation {
 	return schedule.Situation{
 		Now: now, CatchUp: u.Schedule.Missed == unit.MissedRunOnce,
 		// A start that failed for a fault of the master is tried again.
@@ -53,7 +53,7 @@ func (in inspection) due(now time.Time) func(after lifecycle.State) schedule.Ver
 }
 
 // wait decides about a worker that has recovered and waits for its next due time, or makes up for one.
-func (f Facts) wait(after lifecycle.State, what string) (action Action, reason string, startIn float64) {
+func (f *Facts) wait(after lifecycle.State, what string) (action Action, reason string, startIn float64) {
 	v := f.due(after)
 	if !v.Run.IsZero() {
 		return ActionRun, fmt.Sprintf("%s; its run due at %s was missed and is made up for", what, stampOf(v.Run)), 0

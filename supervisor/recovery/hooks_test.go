@@ -87,7 +87,7 @@ func TestDecideAboutHooks(t *testing.T) {
 	} {
 		f := test.facts
 		f.id, f.policy, f.now = "worker-0", defaultPolicy, 3600
-		if d := Decide(f); d.Action != test.action || d.Reason != test.reason {
+		if d := Decide(&f); d.Action != test.action || d.Reason != test.reason {
 			t.Errorf("%s: decided to %s because %q,\nwant %s because %q",
 				name, d.Action, d.Reason, test.action, test.reason)
 		}

@@ -18,8 +18,8 @@ import (
 
 // Inspect determines the condition of the recorded instance and finds the other processes of the worker. It changes
 // nothing. If a process fills the slot, Inspect returns it open, and the caller closes it.
-func (rc *Context) Inspect(ctx context.Context, s *Slot) (Facts, launcher.Instance) {
-	f := Facts{
+func (rc *Context) Inspect(ctx context.Context, s *Slot) (*Facts, launcher.Instance) {
+	f := &Facts{
 		id: s.ID, state: s.State, policy: lifecycle.PolicyOf(s.Unit), now: rc.Now(),
 		ran: s.Rec.Incarnation > 0, recorded: s.Rec.Instance != nil, after: len(s.Unit.Stop.After) > 0,
 	}
@@ -27,7 +27,7 @@ func (rc *Context) Inspect(ctx context.Context, s *Slot) (Facts, launcher.Instan
 		f.evidence.Recorded = recordedOf(s.Rec)
 	}
 	f.evidence.Moved = rc.Moved
-	in := inspection{rc, s, &f}
+	in := inspection{rc, s, f}
 	f.wall = time.Now()
 	f.due = in.due(f.wall)
 	if s.Found.err != nil {

@@ -37,7 +37,7 @@ func TestLeaderIsOfAUserThatTheMasterHasStarted(t *testing.T) {
 		"of the unit, whose user is not known": {process.Attributes{User: "no-such-user"}, user, other, false},
 	} {
 		in := inspection{rc: &Context{UID: master, Inspector: holdsNothing{}}, s: &Slot{
-			ID: "a-0", Unit: unit.Spec{Name: "a", Attributes: tt.unit},
+			ID: "a-0", Unit: &unit.Spec{Name: "a", Attributes: tt.unit},
 			Rec: records.Worker{Instance: &records.Instance{Token: recorded, UID: former}},
 			Found: ScanResult{Holders: []process.Holder{
 				{PID: 2, PGID: 2, SID: 2, UID: tt.uid, Token: tt.token},

@@ -16,7 +16,7 @@ const (
 )
 
 // Compare compares the last start of a worker with its unit. key is that of the state.
-func Compare(key records.SecretKey, u unit.Spec, rec records.Worker) Difference {
+func Compare(key records.SecretKey, u *unit.Spec, rec records.Worker) Difference {
 	if u.Schedule.Cron != "" && rec.Instance == nil {
 		return Same // its next run is of the present version
 	}
@@ -42,13 +42,13 @@ func Compare(key records.SecretKey, u unit.Spec, rec records.Worker) Difference 
 const KeyLost = "its environment may have changed: it was recorded with another key than that of secret.key"
 
 // HasLostKey reports whether the environment of the last start was recorded with another key than the one of the state.
-func HasLostKey(key records.SecretKey, u unit.Spec, rec records.Worker) bool {
+func HasLostKey(key records.SecretKey, u *unit.Spec, rec records.Worker) bool {
 	return len(u.Env) > 0 && rec.SecretKey != "" && rec.SecretKey != key.ID()
 }
 
 // CompareChange is like [Compare] for a change of the unit from before to u. A change of what cannot be compared is a
 // difference.
-func CompareChange(key records.SecretKey, before, u unit.Spec, rec records.Worker) Difference {
+func CompareChange(key records.SecretKey, before, u *unit.Spec, rec records.Worker) Difference {
 	d := Compare(key, u, rec)
 	if start, _ := before.Differences(u); d == Incomparable && len(start) > 0 {
 		return Differs
@@ -58,7 +58,7 @@ func CompareChange(key records.SecretKey, before, u unit.Spec, rec records.Worke
 
 // Changed returns what differs between the start of the present instance and one that its unit would make now:
 // "executable", "environment", or text about what cannot be told apart.
-func Changed(key records.SecretKey, u unit.Spec, rec records.Worker) (changed []string) {
+func Changed(key records.SecretKey, u *unit.Spec, rec records.Worker) (changed []string) {
 	if rec.Instance == nil || !rec.Outdated {
 		return nil
 	}

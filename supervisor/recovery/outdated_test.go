@@ -78,7 +78,7 @@ func TestCompare(t *testing.T) {
 		if c.before.Name == "" {
 			c.before = c.now
 		}
-		if got := CompareChange(c.key, c.before, c.now, c.rec); got != c.want {
+		if got := CompareChange(c.key, &c.before, &c.now, c.rec); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}

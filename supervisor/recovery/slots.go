@@ -37,7 +37,7 @@ type Context struct {
 // Slot is one replica of a unit with the facts known so far.
 type Slot struct {
 	ID       string
-	Unit     unit.Spec
+	Unit     *unit.Spec
 	Recorded bool
 	Rec      records.Worker
 	State    lifecycle.State
@@ -58,7 +58,8 @@ func (f ScanResult) Shows(token string) bool {
 }
 
 // Slots returns the wanted slots and the recorded ones that are no longer wanted. If asRecorded is set, all
-// recorded ones are wanted. An unmanaged unit has no slot, and its record is never that of one.
+// recorded ones are wanted. An unmanaged unit has no slot, and its record is never that of one. The slots refer to the
+// elements of units.
 func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bool) []Slot {
 	recorded := map[string]records.Worker{}
 	for _, rec := range recs {
@@ -69,8 +70,9 @@ func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bo
 		wanted += u.Replicas
 	}
 	slots := make([]Slot, 0, max(wanted, len(recs))) // slots are large
-	known := map[string]unit.Spec{}
-	for _, u := range units {
+	known := map[string]*unit.Spec{}
+	for i := range units {
+		u := &units[i]
 		known[u.Name] = u
 		if !u.Starts() {
 			continue
@@ -103,7 +105,7 @@ func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bo
 	return slots
 }
 
-func (rc *Context) slot(u unit.Spec, rec records.Worker, recorded bool) Slot {
+func (rc *Context) slot(u *unit.Spec, rec records.Worker, recorded bool) Slot {
 	s := Slot{ID: rec.ID, Unit: u, Rec: rec, Recorded: recorded}
 	s.State = lifecycle.State{
 		Wanted:   rec.Desired != records.DesiredStopped,

@@ -38,7 +38,8 @@ func UnitRecords(
 func Replicas(configured []unit.Spec, recorded []records.Unit) []records.Unit {
 	known := byName(recorded)
 	list := make([]records.Unit, 0, len(configured))
-	for _, u := range configured {
+	for i := range configured {
+		u := &configured[i]
 		before := known[u.Name]
 		rec := before
 		rec.Name, rec.Kind, rec.Replicas = u.Name, kindOf(u), u.Replicas
@@ -63,7 +64,7 @@ func byName(recorded []records.Unit) map[string]records.Unit {
 }
 
 // continued returns the rest of the recorded rollout now that u is the configured unit.
-func continued(u unit.Spec, rec records.Unit) *records.Rollout {
+func continued(u *unit.Spec, rec records.Unit) *records.Rollout {
 	r := rec.Rollout
 	if r == nil || !u.Starts() || rec.Wanted() == 0 {
 		return nil
@@ -75,7 +76,7 @@ func continued(u unit.Spec, rec records.Unit) *records.Rollout {
 }
 
 // MayHaveSpare reports whether a rollout of the unit, of which n workers are wanted, starts one more.
-func MayHaveSpare(u unit.Spec, n int) bool {
+func MayHaveSpare(u *unit.Spec, n int) bool {
 	return u.StartFirst && n > 0 && WithReplicas(u, n+1).CheckFields() == nil
 }
 
@@ -85,18 +86,19 @@ func Wanted(configured []unit.Spec, recs []records.Unit) []unit.Spec {
 	wanted := make([]unit.Spec, 0, len(configured))
 	for i, u := range configured {
 		u.Disabled = u.Disabled || recs[i].Disabled
-		wanted = append(wanted, WithReplicas(u, recs[i].Slots()).WithDefaults())
+		wanted = append(wanted, *WithReplicas(&u, recs[i].Slots()).WithDefaults())
 	}
 	return wanted
 }
 
-// WithReplicas returns u with n replicas.
-func WithReplicas(u unit.Spec, n int) unit.Spec {
-	u.Replicas = n
-	return u
+// WithReplicas returns a copy of the unit with n replicas.
+func WithReplicas(u *unit.Spec, n int) *unit.Spec {
+	scaled := *u
+	scaled.Replicas = n
+	return &scaled
 }
 
-func kindOf(u unit.Spec) records.UnitKind {
+func kindOf(u *unit.Spec) records.UnitKind {
 	switch u.Kind {
 	case unit.Managed:
 		return records.KindManaged

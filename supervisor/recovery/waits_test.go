@@ -76,7 +76,8 @@ func TestPlanSaysWhatAStartWaitsFor(t *testing.T) {
 			lives := unit.Spec{Name: "lives", Replicas: 1, DependsOn: app.DependsOn}
 			units := []unit.Spec{top, app, {Name: "db", Replicas: 1}, lives}
 			slots := make([]Slot, len(units))
-			for i, u := range units {
+			for i := range units {
+				u := &units[i]
 				slots[i] = Slot{ID: u.WorkerID(0), Unit: u, Rec: records.Worker{Reason: "recorded"}}
 			}
 			decisions := []Decision{

@@ -4,7 +4,7 @@ import "reflect"
 
 // Differences returns the keys in which two units differ: those that a running process cannot follow, and those that
 // apply at once. The number of replicas and the content of the executable are not among them.
-func (u Spec) Differences(v Spec) (start, live []string) {
+func (u *Spec) Differences(v *Spec) (start, live []string) {
 	for _, part := range []struct {
 		key  string
 		list *[]string

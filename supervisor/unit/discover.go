@@ -6,7 +6,7 @@ import (
 )
 
 // Starts reports whether the master starts the workers of the unit.
-func (u Spec) Starts() bool { return u.Kind != Unmanaged }
+func (u *Spec) Starts() bool { return u.Kind != Unmanaged }
 
 // Allow lists the acts that are allowed on a process that the master has not started.
 type Allow struct {
@@ -15,7 +15,7 @@ type Allow struct {
 }
 
 // checkDiscover returns the faults of how a process is found.
-func (u Spec) checkDiscover() (errs []error) {
+func (u *Spec) checkDiscover() (errs []error) {
 	if u.Starts() {
 		if !u.Discover.IsZero() {
 			errs = append(errs, fmt.Errorf("discover: is for units of kind %s", Unmanaged))

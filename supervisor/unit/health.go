@@ -18,7 +18,7 @@ type Health struct {
 }
 
 // checks returns the checks of readiness and liveness with their defaults.
-func (u Spec) checks() (ready, alive probe.Spec) {
+func (u *Spec) checks() (ready, alive probe.Spec) {
 	ready, alive = u.Health.Readiness, u.Health.Liveness
 	switch {
 	case alive.IsZero():
@@ -30,7 +30,7 @@ func (u Spec) checks() (ready, alive probe.Spec) {
 }
 
 // checkOf returns the check with its defaults. Any program, and a worker without a port, is checked by its process.
-func (u Spec) checkOf(s probe.Spec) probe.Spec {
+func (u *Spec) checkOf(s probe.Spec) probe.Spec {
 	auto := s.Type == "" || s.Type == probe.TypeAuto
 	if s.Type == "" && u.Kind == Managed || auto && (u.Port == NoPort || !u.Starts()) {
 		s.Type = probe.TypeProcess
@@ -39,16 +39,16 @@ func (u Spec) checkOf(s probe.Spec) probe.Spec {
 }
 
 // OneCheck reports whether one check decides about calls and about restarts.
-func (u Spec) OneCheck() bool { return u.Health.Readiness.Equal(u.Health.Liveness) }
+func (u *Spec) OneCheck() bool { return u.Health.Readiness.Equal(u.Health.Liveness) }
 
 // Notifies reports whether the workers have a notify socket. A process without one cannot get it later.
-func (u Spec) Notifies() bool {
+func (u *Spec) Notifies() bool {
 	return u.Health.Readiness.Type == probe.TypeNotify || u.Health.Liveness.Type == probe.TypeNotify
 }
 
 // Watchdog returns the longest time between two WATCHDOG=1 of a worker, 0 if none are expected. A worker that keeps to
 // sd_watchdog_enabled(3) sends twice as many, so that each check finds one.
-func (u Spec) Watchdog() time.Duration {
+func (u *Spec) Watchdog() time.Duration {
 	if u.Health.Liveness.Type != probe.TypeNotify {
 		return 0
 	}
@@ -56,7 +56,7 @@ func (u Spec) Watchdog() time.Duration {
 }
 
 // notification describes the notify socket of a process, as it is told at its start; "" if it has none.
-func (u Spec) notification() string {
+func (u *Spec) notification() string {
 	switch {
 	case !u.Notifies():
 		return ""
@@ -67,18 +67,18 @@ func (u Spec) notification() string {
 }
 
 // Connects reports whether the master needs a gRPC connection to the workers, for calls or for checks.
-func (u Spec) Connects() bool {
+func (u *Spec) Connects() bool {
 	h := u.Health
 	return u.Port != NoPort && (!u.NoServices || h.Readiness.UsesConnection() || h.Liveness.UsesConnection())
 }
 
 // Listens reports whether a worker must listen on its port to be ready. A port that the worker chooses is known only
 // when the worker listens on it.
-func (u Spec) Listens() bool {
+func (u *Spec) Listens() bool {
 	return u.Port != NoPort && (u.Port == AnnouncedPort || u.Connects() || u.Health.Readiness.UsesPort())
 }
 
-func (u Spec) checkHealth() []error {
+func (u *Spec) checkHealth() []error {
 	var errs []error
 	report := func(name string, s probe.Spec) {
 		if err := s.Validate(); err != nil {

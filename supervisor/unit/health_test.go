@@ -111,7 +111,7 @@ func TestFaultsOfChecks(t *testing.T) {
 
 // A process gets its notify socket at its start, so a change of it replaces the process.
 func TestChangesOfNotify(t *testing.T) {
-	told := func(readiness, liveness probe.Type, interval time.Duration) Spec {
+	told := func(readiness, liveness probe.Type, interval time.Duration) *Spec {
 		p := probe.Policy{Interval: interval}
 		return Spec{
 			Name: "u", Kind: Managed, Path: "/bin/true", Replicas: 1, Port: NoPort,
@@ -122,7 +122,7 @@ func TestChangesOfNotify(t *testing.T) {
 	}
 	const none, notify = probe.TypeProcess, probe.TypeNotify
 	for name, test := range map[string]struct {
-		from, to Spec
+		from, to *Spec
 		start    bool
 	}{
 		"to notify":             {told(none, none, 0), told(notify, none, 0), true},

@@ -47,7 +47,7 @@ func HookOf(id string) (worker string, h Hook, ok bool) {
 }
 
 // Command returns the program of a hook and its arguments, nil if the unit has none.
-func (u Spec) Command(h Hook) []string {
+func (u *Spec) Command(h Hook) []string {
 	switch h {
 	case BeforeStart:
 		return u.Start.Before
@@ -60,10 +60,10 @@ func (u Spec) Command(h Hook) []string {
 }
 
 // HasHooks reports whether the unit has a command of a hook.
-func (u Spec) HasHooks() bool { return len(u.Start.Before)+len(u.Stop.Command)+len(u.Stop.After) > 0 }
+func (u *Spec) HasHooks() bool { return len(u.Start.Before)+len(u.Stop.Command)+len(u.Stop.After) > 0 }
 
 // StopTime returns the time in which a worker is stopped: its grace, and as much for its [AfterEnd].
-func (u Spec) StopTime() time.Duration {
+func (u *Spec) StopTime() time.Duration {
 	if len(u.Stop.After) > 0 {
 		return 2 * u.Stop.Grace
 	}
@@ -79,7 +79,7 @@ type Program struct {
 
 // LaunchHook returns the program of a hook, its arguments and its environment variables, with the placeholders of
 // [Spec.Launch] replaced. A program without a slash is looked up in PATH.
-func (u Spec) LaunchHook(h Hook, worker string, port int) (p Program, err error) {
+func (u *Spec) LaunchHook(h Hook, worker string, port int) (p Program, err error) {
 	words, err := u.expandHook(h, worker, port)
 	if err != nil {
 		return p, err
@@ -96,7 +96,7 @@ func (u Spec) LaunchHook(h Hook, worker string, port int) (p Program, err error)
 }
 
 // expandHook returns the command of a hook with its placeholders replaced.
-func (u Spec) expandHook(h Hook, worker string, port int) ([]string, error) {
+func (u *Spec) expandHook(h Hook, worker string, port int) ([]string, error) {
 	command := u.Command(h)
 	words := make([]string, len(command))
 	for i, word := range command {
@@ -113,7 +113,7 @@ func (u Spec) expandHook(h Hook, worker string, port int) ([]string, error) {
 }
 
 // checkHooks returns the faults of the commands of hooks.
-func (u Spec) checkHooks() (errs []error) {
+func (u *Spec) checkHooks() (errs []error) {
 	port := 1
 	if u.Port == NoPort || u.Port == AnnouncedPort { // a worker may be stopped before its own port is known
 		port = 0

@@ -96,7 +96,7 @@ func TestHooksAreLiveSettings(t *testing.T) {
 	u := Spec{Name: "a", Path: self}
 	v := u
 	v.Start.Before, v.Stop.Command, v.Stop.After = []string{"a"}, []string{"b"}, []string{"c"}
-	if start, live := u.Differences(v); len(start) != 0 || !slices.Equal(live, []string{"start", "stop"}) {
+	if start, live := u.Differences(&v); len(start) != 0 || !slices.Equal(live, []string{"start", "stop"}) {
 		t.Errorf("Differences = %q, %q, want start and stop live", start, live)
 	}
 	before, err := u.Hash()

@@ -21,7 +21,7 @@ import (
 )
 
 // Placeholders returns the values of placeholders in a worker. A port of 0 means that it has none.
-func (u Spec) Placeholders(worker string, port int) func(name string) (value string, known bool) {
+func (u *Spec) Placeholders(worker string, port int) func(name string) (value string, known bool) {
 	return func(name string) (string, bool) {
 		switch name {
 		case placeholder.Port:
@@ -41,7 +41,7 @@ func (u Spec) Placeholders(worker string, port int) func(name string) (value str
 // its port, {unit} by the name of the unit, {worker} by its id, {replica} by its number in the unit, and {{ by a brace.
 // If an integrated unit has no {port} in its arguments, "--port N" is appended, the HSU convention. A port of 0 means
 // that the worker has none.
-func (u Spec) Launch(worker string, port int) (args, env []string, err error) {
+func (u *Spec) Launch(worker string, port int) (args, env []string, err error) {
 	for _, arg := range u.Args {
 		expanded, err := placeholder.Expand(arg, u.Placeholders(worker, port))
 		if err != nil {
@@ -58,7 +58,7 @@ func (u Spec) Launch(worker string, port int) (args, env []string, err error) {
 
 // environ returns the environment variables of a worker and of its commands: those of the unit, with their placeholders
 // replaced, and that of the port.
-func (u Spec) environ(worker string, port int) (env []string, err error) {
+func (u *Spec) environ(worker string, port int) (env []string, err error) {
 	for _, entry := range u.Env {
 		name, value, _ := strings.Cut(entry, "=")
 		expanded, err := placeholder.Expand(value, u.Placeholders(worker, port))
@@ -77,7 +77,7 @@ func mentionsPort(arg string) bool { return placeholder.In(arg, placeholder.Port
 
 // Executable returns the path of the unit's executable, and the file that its process will run: see
 // [executable.Check].
-func (u Spec) Executable() (path string, runs identity.FileID, err error) {
+func (u *Spec) Executable() (path string, runs identity.FileID, err error) {
 	if path, runs, err = u.program(u.Path, "name the worker's executable"); err != nil {
 		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
 	}
@@ -86,7 +86,7 @@ func (u Spec) Executable() (path string, runs identity.FileID, err error) {
 
 // program returns the path of a program, and the file that its process will run. next is the next step of an operator
 // if there is no such file.
-func (u Spec) program(name, next string) (path string, runs identity.FileID, err error) {
+func (u *Spec) program(name, next string) (path string, runs identity.FileID, err error) {
 	if path, err = LookUp(name); err != nil {
 		return "", identity.FileID{}, err
 	}
@@ -123,24 +123,27 @@ func LookUp(name string) (string, error) {
 
 // Found returns the unit with the path of its executable in place of a name that is looked up in PATH. If there is no
 // such program, the unit is unchanged.
-func (u Spec) Found() Spec {
-	if path, err := LookUp(u.Path); err == nil {
-		u.Path = path
+func (u *Spec) Found() *Spec {
+	path, err := LookUp(u.Path)
+	if err != nil || path == u.Path {
+		return u
 	}
-	return u
+	found := *u
+	found.Path = path
+	return &found
 }
 
 // Hash identifies the input of a start: the executable's content, the arguments, the names of the environment's
 // variables, the directory, whether there is a port, where the output goes, and the attributes. It does not depend on
 // the values of the environment, because it is not secret. It leaves out settings that do not affect a running process:
 // replicas, timeouts, restart policy.
-func (u Spec) Hash() (string, error) {
+func (u *Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
 	return hash, err
 }
 
 // Version returns the hash of the unit and that of its executable.
-func (u Spec) Version() (unit, exe string, err error) {
+func (u *Spec) Version() (unit, exe string, err error) {
 	path, err := LookUp(u.Path)
 	if err == nil {
 		exe, err = executable.Hash(path)
@@ -182,7 +185,7 @@ func (u Spec) Version() (unit, exe string, err error) {
 }
 
 // variables returns the names of the variables in Env.
-func (u Spec) variables() []string {
+func (u *Spec) variables() []string {
 	var names []string
 	for _, entry := range u.Env {
 		name, _, _ := strings.Cut(entry, "=")

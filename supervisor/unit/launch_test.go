@@ -56,9 +56,9 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
-func with(u Spec, a process.Attributes) Spec {
+func with(u Spec, a process.Attributes) *Spec {
 	u.Attributes = a
-	return u
+	return &u
 }
 
 // Each attribute is of the start, so a change restarts the workers, and is named.
@@ -101,7 +101,7 @@ func TestHashOfAnEarlierVersion(t *testing.T) {
 		t.Errorf("the hash is not that of an earlier version: %s", before)
 	}
 	hashes := map[string]string{before: "the former form"}
-	for what, other := range map[string]Spec{
+	for what, other := range map[string]*Spec{
 		"kind":        {Name: "worker", Path: u.Path, Args: u.Args, Kind: Managed},
 		"directory":   {Name: "worker", Path: u.Path, Args: u.Args, Dir: "/"},
 		"environment": {Name: "worker", Path: u.Path, Args: u.Args, Env: []string{"A=b"}},

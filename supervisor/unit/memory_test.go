@@ -30,7 +30,7 @@ func TestUnitsThatCannotHaveALimitOfMemory(t *testing.T) {
 			t.Errorf("%s: %v, want a fault of the limit", name, err)
 		}
 	}
-	if err := (Spec{Name: "a", Path: "a", MemoryRestart: 1}).CheckFields(); err != nil {
+	if err := (&Spec{Name: "a", Path: "a", MemoryRestart: 1}).CheckFields(); err != nil {
 		t.Error(err)
 	}
 }
@@ -42,7 +42,7 @@ func TestLimitOfMemoryIsALiveSetting(t *testing.T) {
 		t.Fatal(err)
 	}
 	u, v := Spec{Name: "a", Path: self}, Spec{Name: "a", Path: self, MemoryRestart: 1}
-	if start, live := u.Differences(v); len(start) != 0 || !slices.Equal(live, []string{"memory_restart"}) {
+	if start, live := u.Differences(&v); len(start) != 0 || !slices.Equal(live, []string{"memory_restart"}) {
 		t.Errorf("Differences = %q, %q, want memory_restart live", start, live)
 	}
 	before, err := u.Hash()

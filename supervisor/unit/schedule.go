@@ -28,7 +28,7 @@ const (
 )
 
 // checkSchedule returns the faults of the schedule, and of what does not go with one.
-func (u Spec) checkSchedule() (errs []error) {
+func (u *Spec) checkSchedule() (errs []error) {
 	if u.Schedule.Missed != "" && u.Schedule.Missed != MissedSkip && u.Schedule.Missed != MissedRunOnce {
 		errs = append(errs, fmt.Errorf("missed %q: must be %s or %s", u.Schedule.Missed, MissedSkip, MissedRunOnce))
 	}

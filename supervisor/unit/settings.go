@@ -16,7 +16,7 @@ type Setting struct{ Key, Value string }
 
 // Settings returns the keys of the unit besides its name, its kind and its number of replicas, defaults included.
 // Values of the environment and of headers are left out.
-func (u Spec) Settings() []Setting {
+func (u *Spec) Settings() []Setting {
 	var list []Setting
 	add := func(key, value string) {
 		if value != "" {
@@ -51,7 +51,7 @@ func (u Spec) Settings() []Setting {
 }
 
 // processSettings returns the settings of a unit that the master starts.
-func (u Spec) processSettings() []Setting {
+func (u *Spec) processSettings() []Setting {
 	r, s, a, l := u.Restart, u.Stop, u.Attributes, u.Limits
 	restart := fmt.Sprintf("%s, %s within %s, backoff %s to %s", r.Mode, counted(r.Budget.Restarts, "restart"),
 		shortDuration(r.Budget.Window), r.Backoff, r.MaxBackoff)
@@ -86,7 +86,7 @@ func (u Spec) processSettings() []Setting {
 	return slices.DeleteFunc(list, func(s Setting) bool { return s.Value == "" })
 }
 
-func (u Spec) portText() string {
+func (u *Spec) portText() string {
 	switch u.Port {
 	case AutoPort:
 		return "auto"

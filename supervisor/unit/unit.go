@@ -5,6 +5,7 @@ package unit
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -217,8 +218,19 @@ const MaxServices = 256
 
 var defaultBudget = RestartBudget{Restarts: 10, Window: 5 * time.Minute}
 
-// WithDefaults returns the unit with every zero value replaced.
-func (u Spec) WithDefaults() Spec {
+// All returns the units without copying them, which are large.
+func All(units []Spec) iter.Seq[*Spec] {
+	return func(yield func(*Spec) bool) {
+		for i := range units {
+			if !yield(&units[i]) {
+				return
+			}
+		}
+	}
+}
+
+// WithDefaults returns a copy of the unit with every zero value replaced.
+func (u Spec) WithDefaults() *Spec {
 	u.Start.Timeout = orDefault(u.Start.Timeout, defaultStartTimeout)
 	u.Start.Settle = orDefault(u.Start.Settle, defaultSettle)
 	u.Stop.Grace = orDefault(u.Stop.Grace, defaultStopGrace)
@@ -248,7 +260,7 @@ func (u Spec) WithDefaults() Spec {
 	u.Health.BusyLimit = orDefault(u.Health.BusyLimit, defaultBusyLimit)
 	u.MaxUnavailable = orDefault(u.MaxUnavailable, 1)
 	u.Log = u.Log.WithDefaults()
-	return u
+	return &u
 }
 
 func orDefault[T comparable](value, fallback T) T {
@@ -263,7 +275,7 @@ func orDefault[T comparable](value, fallback T) T {
 //
 // A faulty executable alone does not stop a master: it may be in the middle of being replaced, and living
 // workers need their master. Starting it then fails and is retried by the restart policy.
-func (u Spec) Validate() error {
+func (u *Spec) Validate() error {
 	err := u.CheckFields()
 	if !u.Starts() {
 		return err
@@ -275,7 +287,7 @@ func (u Spec) Validate() error {
 }
 
 // CheckFields is [Spec.Validate] without the executable.
-func (u Spec) CheckFields() error {
+func (u *Spec) CheckFields() error {
 	var errs []error
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {
 		errs = append(errs, fmt.Errorf("unit name %q: must be a name without slashes and blanks", u.Name))
@@ -316,7 +328,7 @@ func (u Spec) CheckFields() error {
 }
 
 // checkPort returns the faults of the port, and of the program with that port in the place of its placeholders.
-func (u Spec) checkPort() (errs []error) {
+func (u *Spec) checkPort() (errs []error) {
 	switch {
 	case u.Port < AnnouncedPort || u.Port > 65535:
 		errs = append(errs, fmt.Errorf("port %d: must be 1 to 65535, AutoPort, NoPort or AnnouncedPort", u.Port))
@@ -333,7 +345,7 @@ func (u Spec) checkPort() (errs []error) {
 	return errs
 }
 
-func (u Spec) checkServices() (errs []error) {
+func (u *Spec) checkServices() (errs []error) {
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
@@ -363,4 +375,4 @@ func (p RestartPolicy) check() (errs []error) {
 	return errs
 }
 
-func (u Spec) WorkerID(index int) string { return u.Name + "-" + strconv.Itoa(index) }
+func (u *Spec) WorkerID(index int) string { return u.Name + "-" + strconv.Itoa(index) }

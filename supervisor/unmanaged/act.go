@@ -44,7 +44,7 @@ func (s *Set) CheckAllowed(id, verb string) error {
 	return &NotAllowedError{id, verb}
 }
 
-func allows(u unit.Spec, verb string) bool {
+func allows(u *unit.Spec, verb string) bool {
 	switch verb {
 	case verbSignal:
 		return u.Allow.Signal
@@ -130,7 +130,7 @@ func (s *Set) Restart(ctx context.Context, id string, by *records.Operator) erro
 // subject is the process of a worker that an act is about.
 type subject struct {
 	id     string
-	unit   unit.Spec
+	unit   *unit.Spec
 	target target
 }
 

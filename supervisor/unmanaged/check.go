@@ -67,7 +67,7 @@ func (w *watch) start() {
 	w.add(u, "liveness", true, u.Health.Liveness)
 }
 
-func (w *watch) add(u unit.Spec, use string, alive bool, spec probe.Spec) {
+func (w *watch) add(u *unit.Spec, use string, alive bool, spec probe.Spec) {
 	c := &check{use: use, alive: alive, spec: spec, prober: w.prober(u, spec)}
 	pattern := u.Discover
 	c.Check = w.set.opts.Checks.Add(spec.Policy, func(ctx context.Context) error {
@@ -100,7 +100,7 @@ type mismatchError struct{ error }
 func (e mismatchError) Unwrap() error { return e.error }
 
 // prober returns the prober of a check, without the port that a worker would have.
-func (w *watch) prober(u unit.Spec, spec probe.Spec) probe.Prober {
+func (w *watch) prober(u *unit.Spec, spec probe.Spec) probe.Prober {
 	expanded, err := spec.Expand(u.Placeholders(w.item.id, 0))
 	if err != nil {
 		return probe.Unusable(spec, err)

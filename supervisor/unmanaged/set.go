@@ -44,7 +44,7 @@ type Options struct {
 	// Changed is called after each change of a status or of readiness.
 	Changed func()
 	// Run runs the command of a check of type exec for the unit.
-	Run func(ctx context.Context, u unit.Spec, id string, command []string) (oneshot.Ran, error)
+	Run func(ctx context.Context, u *unit.Spec, id string, command []string) (oneshot.Ran, error)
 
 	// Tests put fakes here.
 	discover func(ctx context.Context, own process.Own, queries []process.Query) []finding
@@ -73,7 +73,7 @@ type Set struct {
 // item is one unit.
 type item struct {
 	id      string
-	unit    unit.Spec
+	unit    *unit.Spec
 	after   <-chan struct{} // nil, or closed when the id is free
 	rec     records.Worker
 	unsaved []records.Event // not recorded yet, and neither is rec
@@ -101,7 +101,7 @@ func New(opts Options) *Set {
 }
 
 // idOf returns the id of the only worker of a unit.
-func idOf(u unit.Spec) string { return u.WorkerID(0) }
+func idOf(u *unit.Spec) string { return u.WorkerID(0) }
 
 // watched returns the units that a set of units has to watch.
 func watched(units []unit.Spec) []unit.Spec {
@@ -147,8 +147,8 @@ func (s *Set) drop(units []unit.Spec) (gone []records.Worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted := map[string]bool{}
-	for _, u := range units {
-		wanted[idOf(u)] = true
+	for i := range units {
+		wanted[idOf(&units[i])] = true
 	}
 	for id, rec := range s.recorded {
 		if !wanted[id] {
@@ -179,7 +179,9 @@ func (s *Set) Put(units []unit.Spec, after func(id string) <-chan struct{}) {
 		known[x.id] = x
 	}
 	s.items = nil
-	for _, u := range watched(units) {
+	watched := watched(units)
+	for i := range watched {
+		u := &watched[i]
 		x := known[idOf(u)]
 		if x == nil {
 			x = s.newItem(u, after(idOf(u)))
@@ -194,7 +196,7 @@ func (s *Set) Put(units []unit.Spec, after func(id string) <-chan struct{}) {
 	s.notify()
 }
 
-func (s *Set) newItem(u unit.Spec, after <-chan struct{}) *item {
+func (s *Set) newItem(u *unit.Spec, after <-chan struct{}) *item {
 	id := idOf(u)
 	x := &item{id: id, unit: u, after: after}
 	x.rec = records.Worker{ID: id, Unit: u.Name, Desired: records.DesiredRunning}

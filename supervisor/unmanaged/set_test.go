@@ -205,7 +205,7 @@ func (w *watcher) put(units ...unit.Spec) {
 func newWorld() *world { return &world{living: map[string]*fake{}} }
 
 func unitOf(name string) unit.Spec {
-	return unit.Spec{
+	return *unit.Spec{
 		Name: name, Kind: unit.Unmanaged, Replicas: 1, Discover: process.Pattern{PIDFile: "/run/" + name + ".pid"},
 	}.WithDefaults()
 }
@@ -434,7 +434,7 @@ func TestReadinessApartFromLiveness(t *testing.T) {
 		w.start(db.Discover)
 		s := w.open(t, t.TempDir())
 		var ready atomic.Bool
-		s.opts.Run = func(_ context.Context, u unit.Spec, id string, command []string) (oneshot.Ran, error) {
+		s.opts.Run = func(_ context.Context, u *unit.Spec, id string, command []string) (oneshot.Ran, error) {
 			if u.Name != "db" || id != "db-0" || command[0] != "./ready" {
 				t.Errorf("it runs %q for %s of %s", command, id, u.Name)
 			}

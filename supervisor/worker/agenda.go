@@ -23,7 +23,7 @@ type agenda struct {
 // sleeps, or that a step of the clock skips, is noticed later.
 const lateness = 5 * time.Minute
 
-func newAgenda(c *schedule.Clock, u unit.Spec) agenda {
+func newAgenda(c *schedule.Clock, u *unit.Spec) agenda {
 	return agenda{clock: c, alarm: c.NewAlarm(), times: recovery.ScheduleOf(u)}
 }
 
@@ -41,7 +41,7 @@ type note struct {
 }
 
 // arrived decides about the due times that have come. late is as in [schedule.Situation].
-func (a *agenda) arrived(u unit.Spec, s lifecycle.State, rec records.Worker, late time.Duration) (r arrival) {
+func (a *agenda) arrived(u *unit.Spec, s lifecycle.State, rec records.Worker, late time.Duration) (r arrival) {
 	at := recovery.SituationOf(u, s, a.clock.Now())
 	at.Late = late
 	v := schedule.Judge(a.times, recovery.MarkOf(a.times, rec), at)
@@ -70,7 +70,7 @@ func (a *agenda) arrived(u unit.Spec, s lifecycle.State, rec records.Worker, lat
 }
 
 // follow replaces the schedule. One that is new or different begins now.
-func (a *agenda) follow(u unit.Spec) {
+func (a *agenda) follow(u *unit.Spec) {
 	a.times = recovery.ScheduleOf(u)
 	a.alarm.Set(time.Time{})
 }
@@ -114,7 +114,7 @@ func (w *owner) checkDue(ctx context.Context, late time.Duration) {
 }
 
 // reschedule has the worker follow the schedule of its present unit, if it had another one before.
-func (w *owner) reschedule(ctx context.Context, before unit.Spec) {
+func (w *owner) reschedule(ctx context.Context, before *unit.Spec) {
 	if w.unit.Schedule.Cron == before.Schedule.Cron && w.unit.Schedule.TimeZone == before.Schedule.TimeZone {
 		return
 	}

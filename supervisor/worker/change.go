@@ -39,11 +39,11 @@ func command[T any](ctx context.Context, w *Worker, f func(ctx context.Context) 
 
 // Update makes u the unit of the worker, for the decisions and starts to come. It reports whether the worker is to be
 // replaced, because it was started with another executable or other arguments.
-func (w *Worker) Update(ctx context.Context, u unit.Spec) (outdated bool, err error) {
+func (w *Worker) Update(ctx context.Context, u *unit.Spec) (outdated bool, err error) {
 	return command(ctx, w, func(ctx context.Context) bool { return w.owner.update(ctx, u) })
 }
 
-func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
+func (w *owner) update(ctx context.Context, u *unit.Spec) (outdated bool) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
 	if u.Log != before.Log {
@@ -90,7 +90,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 
 // startsOtherwise reports whether units differ in a key that can keep a worker from getting ready, and that a running
 // worker follows. A wrong address of a health check is the usual one.
-func startsOtherwise(before, after unit.Spec) bool {
+func startsOtherwise(before, after *unit.Spec) bool {
 	_, live := before.Differences(after)
 	return slices.ContainsFunc(live, func(key string) bool {
 		return key == "health" || key == "start" || strings.HasPrefix(key, "limits.")

@@ -130,7 +130,7 @@ func (w *Worker) Checks() []CheckInfo {
 // subject is the present instance as its checks see it. It may be used by any goroutine.
 type subject struct {
 	env    *Env
-	unit   unit.Spec
+	unit   *unit.Spec
 	worker string
 	inst   launcher.Instance
 	rec    records.Instance

@@ -73,7 +73,7 @@ func (s *hooks) take(commands []process.Holder) {
 
 // plan makes leases for runs of the commands that the unit has, which the next record of the worker announces. A
 // command without a lease is found by its environment only.
-func (s *hooks) plan(u unit.Spec, kinds ...unit.Hook) error {
+func (s *hooks) plan(u *unit.Spec, kinds ...unit.Hook) error {
 	var errs []error
 	for _, kind := range kinds {
 		if len(u.Command(kind)) == 0 || s.runs.isPlanned(kind) {
@@ -108,7 +108,7 @@ func (s *hooks) plan(u unit.Spec, kinds ...unit.Hook) error {
 type hook struct {
 	*hooks
 	kind unit.Hook
-	unit unit.Spec
+	unit *unit.Spec
 	port int
 	more []string // further environment variables
 
@@ -116,7 +116,7 @@ type hook struct {
 }
 
 // of returns the command of the unit. port is that of the instance, 0 if it has none.
-func (s *hooks) of(u unit.Spec, kind unit.Hook, port int, more ...string) hook {
+func (s *hooks) of(u *unit.Spec, kind unit.Hook, port int, more ...string) hook {
 	return hook{hooks: s, kind: kind, unit: u, port: port, more: more}
 }
 
@@ -288,7 +288,7 @@ func intent(w *owner, kind unit.Hook) func(context.Context) {
 
 // announce plans the commands of the end of a worker, for its next record. The worker is stopped even if there is no
 // space for their leases.
-func announce(ctx context.Context, w *owner, u unit.Spec, kinds ...unit.Hook) {
+func announce(ctx context.Context, w *owner, u *unit.Spec, kinds ...unit.Hook) {
 	if err := w.hooks.plan(u, kinds...); err != nil {
 		w.log.WarnContext(ctx, "worker hook has no lease", "error", err)
 	}

@@ -17,9 +17,9 @@ func TestLastOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := records.SecretKey("01234567890123456789012345678901")
-	secretive := unit.Spec{Name: "shop", Path: "a", Env: []string{"DSN=db-{worker}:hunter22"}}
+	secretive := &unit.Spec{Name: "shop", Path: "a", Env: []string{"DSN=db-{worker}:hunter22"}}
 	rec := records.Worker{ID: "shop-1", EnvironmentMAC: key.MAC(secretive.Name, secretive.Env)}
-	changed := secretive
+	changed := *secretive
 	changed.Env = []string{"DSN=db-{worker}:hunter23"}
 	withheld := []string{"(its output may have values of its environment: see " + path + ")"}
 	for name, tt := range map[string]struct {
@@ -31,8 +31,8 @@ func TestLastOutput(t *testing.T) {
 		"environment": {
 			Info{LogPath: path, mask: maskOf(key, secretive, rec, path)}, []string{"connect to $DSN", "refused"},
 		},
-		"changed":  {Info{LogPath: path, mask: maskOf(key, changed, rec, path)}, withheld},
-		"removed":  {Info{LogPath: path, mask: maskOf(key, unit.Spec{Name: "shop"}, rec, path)}, withheld},
+		"changed":  {Info{LogPath: path, mask: maskOf(key, &changed, rec, path)}, withheld},
+		"removed":  {Info{LogPath: path, mask: maskOf(key, &unit.Spec{Name: "shop"}, rec, path)}, withheld},
 		"recorded": {Recorded(rec, path), withheld},
 		"journal": {
 			Info{LogPath: path, Elsewhere: logs.ToJournal.Elsewhere("shop-1")},
@@ -43,7 +43,7 @@ func TestLastOutput(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
-	if maskOf(key, unit.Spec{}, records.Worker{}, path) != nil {
+	if maskOf(key, &unit.Spec{}, records.Worker{}, path) != nil {
 		t.Error("a unit without an environment has a mask")
 	}
 }

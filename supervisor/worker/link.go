@@ -79,33 +79,37 @@ var probing atomic.Int64
 // AwaitListener returns when a process accepts on the port, or ctx ends. It reports each refused connect. The gRPC
 // connection is created only afterwards, because it dials less often.
 //
-// While the table of listeners shows when to connect, other connects are for the ports that it does not show, such as
-// one that is redirected.
+// The table of listeners shows when to connect, and for most listeners that a connect succeeds. Then none is made: it
+// would cost the worker a connection. Other connects are for the ports that the table does not show, such as one that
+// is redirected.
 func AwaitListener(ctx context.Context, port int, refused func(error)) error {
 	probing.Add(1)
 	defer probing.Add(-1)
-	listens, stop := opened.await(port)
+	wait, stop := opened.await(port)
 	defer stop()
 	var dialer net.Dialer
-	address := ports.Address(port)
+	address, listens, delay := ports.Address(port), wait.over, probeMost
+	err := errors.New("no listener is known")
 	for began := time.Now(); ; {
-		conn, err := dialer.DialContext(ctx, "tcp", address)
-		if err == nil {
+		select {
+		case <-time.After(delay):
+		case <-listens:
+			if wait.accept {
+				return nil
+			}
+			listens = nil
+		case <-ctx.Done():
+			return fmt.Errorf("nothing accepts on %s: %w", address, err)
+		}
+		var conn net.Conn
+		if conn, err = dialer.DialContext(ctx, "tcp", address); err == nil {
 			return conn.Close()
 		}
 		if ctx.Err() == nil {
 			refused(err)
 		}
-		delay := probeMost
 		if listens == nil {
-			delay = min(max(probeEvery*time.Duration(probing.Load()), (time.Since(began)-probeEager)/10), delay)
-		}
-		select {
-		case <-time.After(delay):
-		case <-listens:
-			listens = nil
-		case <-ctx.Done():
-			return fmt.Errorf("nothing accepts on %s: %w", address, err)
+			delay = min(max(probeEvery*time.Duration(probing.Load()), (time.Since(began)-probeEager)/10), probeMost)
 		}
 	}
 }

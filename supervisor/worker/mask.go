@@ -39,7 +39,7 @@ func (m masking) Ping(ctx context.Context) error {
 // maskOf returns the function that removes the values of a worker's environment from its output; nil if there are none.
 // If the last instance had another environment than the unit has now, its values are not known, and the function tells
 // where the output is.
-func maskOf(key records.SecretKey, u unit.Spec, rec records.Worker, path string) func(lines []string) []string {
+func maskOf(key records.SecretKey, u *unit.Spec, rec records.Worker, path string) func(lines []string) []string {
 	if len(u.Env) == 0 && rec.EnvironmentMAC == "" {
 		return nil
 	}

@@ -22,7 +22,7 @@ type output struct {
 	instead bool        // the output goes to the file all the same
 }
 
-func newOutput(dir, worker string, u unit.Spec) output {
+func newOutput(dir, worker string, u *unit.Spec) output {
 	return output{worker: worker, path: logs.Path(dir, worker), to: u.Log.To}
 }
 
@@ -77,7 +77,7 @@ func (o *output) markStart(to logs.Target, incarnation uint64) (file *os.File) {
 // of that family, and may write otherwise.
 //
 // Of a worker that writes elsewhere, only a file from before is looked after.
-func (o *output) rotate(r *rotate.Rotator, u unit.Spec, inst launcher.Instance, h *hooks) {
+func (o *output) rotate(r *rotate.Rotator, u *unit.Spec, inst launcher.Instance, h *hooks) {
 	if u.Log.To != logs.ToFile {
 		if _, err := os.Lstat(o.path); errors.Is(err, fs.ErrNotExist) {
 			r.Remove(o.worker)

@@ -12,13 +12,20 @@ import (
 //
 // Invariant: the goroutine runs while a worker waits.
 type portWatch struct {
-	list func() (listens func(port int) bool, err error)
+	list func() (listens func(port int) (somewhere, loopback bool), err error)
 
 	mu      sync.Mutex
-	came    chan struct{}         // has room for one: another worker waits
-	waiting map[chan struct{}]int // the ports that are waited for
+	came    chan struct{} // has room for one: another worker waits
+	waiting map[*portWait]bool
 	running bool
 	changed time.Time // when waiting last changed
+}
+
+// portWait is the wait of one worker.
+type portWait struct {
+	port   int
+	over   chan struct{} // closed when a process listens on the port, or when the table cannot be read
+	accept bool          // a connect to the worker's address is known to succeed; valid when over is closed
 }
 
 // opened is the watch of all workers.
@@ -32,17 +39,15 @@ const (
 	readSlow  = 50                     // the share of the time for which nothing has changed
 )
 
-// await returns a channel that is closed when a process listens on the port, or when the table cannot be read. The
-// listener may have another address than the one that the worker needs. The caller calls stop when it does not wait any
-// more.
-func (p *portWatch) await(port int) (listens <-chan struct{}, stop func()) {
+// await begins a wait for the port. The caller calls stop when it does not wait any more.
+func (p *portWatch) await(port int) (w *portWait, stop func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := make(chan struct{})
+	w = &portWait{port: port, over: make(chan struct{})}
 	if p.waiting == nil {
-		p.waiting, p.came = map[chan struct{}]int{}, make(chan struct{}, 1)
+		p.waiting, p.came = map[*portWait]bool{}, make(chan struct{}, 1)
 	}
-	p.waiting[c], p.changed = port, time.Now()
+	p.waiting[w], p.changed = true, time.Now()
 	select {
 	case p.came <- struct{}{}:
 	default: // an earlier signal is pending
@@ -51,10 +56,10 @@ func (p *portWatch) await(port int) (listens <-chan struct{}, stop func()) {
 		p.running = true
 		go p.run()
 	}
-	return c, func() {
+	return w, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.waiting, c)
+		delete(p.waiting, w)
 	}
 }
 
@@ -78,14 +83,18 @@ func (p *portWatch) run() {
 
 // tell notifies the workers whose ports are open. It returns the time until the next reading if no other worker comes,
 // and whether a worker still waits.
-func (p *portWatch) tell(listens func(port int) bool, err error) (time.Duration, bool) {
+func (p *portWatch) tell(listens func(port int) (somewhere, loopback bool), err error) (time.Duration, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	for c, port := range p.waiting {
-		if err != nil || listens(port) {
-			close(c)
-			delete(p.waiting, c)
+	for w := range p.waiting {
+		found := err != nil
+		if !found {
+			found, w.accept = listens(w.port)
+		}
+		if found {
+			close(w.over)
+			delete(p.waiting, w)
 			p.changed = now
 		}
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -15,19 +16,19 @@ func TestPortWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var open, reads atomic.Int64
 		var failure atomic.Pointer[error]
-		p := &portWatch{list: func() (func(int) bool, error) {
+		p := &portWatch{list: func() (func(int) (somewhere, loopback bool), error) {
 			reads.Add(1)
 			if err := failure.Load(); err != nil {
 				return nil, *err
 			}
 			now := int(open.Load())
-			return func(port int) bool { return port == now }, nil
+			return func(port int) (bool, bool) { return port == now, false }, nil
 		}}
 		first, stopFirst := p.await(1)
 		defer stopFirst()
 		second, stopSecond := p.await(2)
 		time.Sleep(time.Minute)
-		if closed(first) || closed(second) {
+		if closed(first.over) || closed(second.over) {
 			t.Fatal("a port counts as open, and none is")
 		}
 		if n, most := reads.Load(), int64(time.Minute/probeMost+100); n < most/2 || n > 4*most {
@@ -36,13 +37,13 @@ func TestPortWatch(t *testing.T) {
 		open.Store(1)
 		time.Sleep(probeMost)
 		synctest.Wait()
-		if !closed(first) || closed(second) {
-			t.Errorf("port 1 is open: %t, %t", closed(first), closed(second))
+		if !closed(first.over) || closed(second.over) {
+			t.Errorf("port 1 is open: %t, %t", closed(first.over), closed(second.over))
 		}
 		open.Store(2)
 		time.Sleep(2 * readPause) // often again after a change
 		synctest.Wait()
-		if !closed(second) {
+		if !closed(second.over) {
 			t.Error("port 2 is open, and its worker does not know")
 		}
 		before := reads.Load()
@@ -50,14 +51,14 @@ func TestPortWatch(t *testing.T) {
 		stopThird()
 		stopSecond() // a second end of the same wait
 		time.Sleep(time.Minute)
-		if n := reads.Load() - before; n > 1 || closed(third) {
-			t.Errorf("%d readings although no worker waits, %t", n, closed(third))
+		if n := reads.Load() - before; n > 1 || closed(third.over) {
+			t.Errorf("%d readings although no worker waits, %t", n, closed(third.over))
 		}
 		failure.Store(new(errors.New("no table")))
 		fourth, stopFourth := p.await(4)
 		defer stopFourth()
 		synctest.Wait()
-		if !closed(fourth) {
+		if !closed(fourth.over) {
 			t.Error("the table cannot be read, and the worker waits for it")
 		}
 	})
@@ -66,15 +67,15 @@ func TestPortWatch(t *testing.T) {
 // A worker that starts while another one does not open its port is told as soon as if it were alone.
 func TestPortWatchOfAWorkerThatComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &portWatch{list: func() (func(int) bool, error) {
-			return func(port int) bool { return port == 2 }, nil
+		p := &portWatch{list: func() (func(int) (somewhere, loopback bool), error) {
+			return func(port int) (bool, bool) { return port == 2, true }, nil
 		}}
 		_, stopSlow := p.await(1)
 		time.Sleep(time.Minute + probeMost/3)
 		quick, stopQuick := p.await(2)
 		time.Sleep(2 * readPause)
 		synctest.Wait()
-		if !closed(quick) {
+		if !closed(quick.over) {
 			t.Error("port 2 is open, and its worker waits as long as the other one")
 		}
 		stopSlow()
@@ -88,10 +89,10 @@ func TestPortWatchOfALargeTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const took = 50 * time.Millisecond
 		reads := 0
-		p := &portWatch{list: func() (func(int) bool, error) {
+		p := &portWatch{list: func() (func(int) (somewhere, loopback bool), error) {
 			time.Sleep(took)
 			reads++
-			return func(int) bool { return false }, nil
+			return func(int) (bool, bool) { return false, false }, nil
 		}}
 		_, stop := p.await(1)
 		time.Sleep(time.Minute)
@@ -102,6 +103,28 @@ func TestPortWatchOfALargeTable(t *testing.T) {
 			t.Errorf("%d readings in a minute, want %d at most", reads, most)
 		}
 	})
+}
+
+// A listener that the table shows at the address of the worker is not connected to. Here that would be refused.
+func TestAwaitListenerBelievesTheTable(t *testing.T) {
+	closing, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := closing.Addr().(*net.TCPAddr).Port
+	if err := closing.Close(); err != nil {
+		t.Fatal(err)
+	}
+	kernel := opened
+	defer func() { opened = kernel }()
+	opened = &portWatch{list: func() (func(int) (somewhere, loopback bool), error) {
+		return func(at int) (bool, bool) { return at == port, at == port }, nil
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := AwaitListener(ctx, port, func(error) {}); err != nil {
+		t.Error(err)
+	}
 }
 
 // A listener on another address does not end the wait, and the port that is needed does.

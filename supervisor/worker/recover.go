@@ -27,12 +27,18 @@ func (w *owner) recover(ctx context.Context) {
 	}
 }
 
+// told is what the log says of a decision. A worker that is held decides again and again.
+type told struct {
+	action recovery.Action
+	reason string
+}
+
 // decide determines what became of the recorded instance, and decides what to do. It returns false if the master has
 // ended meanwhile. It is no part of recover because its variables take 10 KiB of the stack. A start, which goes deep,
 // would double the stack of each worker once more on top of them.
 func (x *execution) decide(ctx, bounded context.Context) (action recovery.Action, decided bool) {
 	w := x.w
-	inspect := func() (recovery.Facts, launcher.Instance) {
+	inspect := func() (*recovery.Facts, launcher.Instance) {
 		s := recovery.Slot{
 			ID: w.id, Unit: w.unit, Recorded: w.journal.saved.ID != "", Rec: w.rec, State: w.state, Found: w.found,
 		}
@@ -59,8 +65,8 @@ func (x *execution) decide(ctx, bounded context.Context) (action recovery.Action
 		return action, false
 	}
 	d := recovery.Decide(f)
-	if w.decided.Action != d.Action || w.decided.Reason != d.Reason {
-		w.decided = d
+	if now := (told{d.Action, d.Reason}); w.told != now {
+		w.told = now
 		d.Log(w.log)
 	}
 	w.hooks.found(w.found)

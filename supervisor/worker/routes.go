@@ -20,7 +20,7 @@ import (
 type routes struct {
 	registry *services.Registry
 	worker   string
-	unit     unit.Spec
+	unit     *unit.Spec
 	log      *slog.Logger
 
 	offers   []records.Offer
@@ -48,7 +48,7 @@ type discovery struct {
 
 // newRoutes returns the routes of a worker whose previous instance has reported the offers told.
 func newRoutes(
-	registry *services.Registry, worker string, unit unit.Spec, told []records.Offer, log *slog.Logger,
+	registry *services.Registry, worker string, unit *unit.Spec, told []records.Offer, log *slog.Logger,
 ) routes {
 	return routes{registry: registry, worker: worker, unit: unit, log: log, offers: recalled(unit, told)}
 }
@@ -180,7 +180,7 @@ func namesOf(offers []records.Offer, which func(records.Offer) bool) []string {
 
 // offersOf returns the services that a unit is configured to offer and those reported by reflection. unlisted
 // reports whether reflection has shown a configured service to be missing.
-func offersOf(unit unit.Spec, reflected []string, unlisted func(name string) bool) []records.Offer {
+func offersOf(unit *unit.Spec, reflected []string, unlisted func(name string) bool) []records.Offer {
 	var list []records.Offer
 	for _, name := range unit.Services {
 		list = append(
@@ -203,7 +203,7 @@ func offersOf(unit unit.Spec, reflected []string, unlisted func(name string) boo
 }
 
 // recalled returns the offers of a unit whose previous instance has reported these.
-func recalled(unit unit.Spec, told []records.Offer) []records.Offer {
+func recalled(unit *unit.Spec, told []records.Offer) []records.Offer {
 	return offersOf(unit, Reflected(told), func(name string) bool {
 		return slices.ContainsFunc(told, func(o records.Offer) bool { return o.Name == name && o.Unlisted })
 	})

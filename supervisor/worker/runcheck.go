@@ -10,7 +10,7 @@ import (
 
 // RunCheck runs the command of a check for a unit whose process the master does not start.
 func RunCheck(
-	ctx context.Context, l launcher.Launcher, u unit.Spec, id string, command []string,
+	ctx context.Context, l launcher.Launcher, u *unit.Spec, id string, command []string,
 ) (oneshot.Ran, error) {
 	path, err := unit.LookUp(command[0])
 	if err != nil {

@@ -183,7 +183,7 @@ func (i inheritance) close() {
 
 // prepare makes the intent of a start, and returns the unit with the program that starts, and what the process
 // inherits, which the caller has to close even if there is an error.
-func prepare(w *owner) (u unit.Spec, held inheritance, err error) {
+func prepare(w *owner) (u *unit.Spec, held inheritance, err error) {
 	defer w.env.Starts.enter()()
 	if len(w.unit.Start.Before) == 0 { // otherwise the output has begun with that of the command
 		held.output = w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
@@ -223,7 +223,7 @@ func prepare(w *owner) (u unit.Spec, held inheritance, err error) {
 
 // choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none or
 // chooses one itself.
-func choosePort(book *ports.Book, u unit.Spec, worker string, last int) (port int, err error) {
+func choosePort(book *ports.Book, u *unit.Spec, worker string, last int) (port int, err error) {
 	if u.Port == unit.NoPort || u.Port == unit.AnnouncedPort {
 		book.Forget(worker)
 		return 0, nil
@@ -290,7 +290,7 @@ func (w *owner) onStart(ctx context.Context, l Link, port int, err error) {
 }
 
 // noteStart notes in the record the inputs of the next start, so that a change of them is seen.
-func noteStart(rec *records.Worker, spec string, u unit.Spec, key records.SecretKey) {
+func noteStart(rec *records.Worker, spec string, u *unit.Spec, key records.SecretKey) {
 	rec.SpecHash, rec.Outdated = spec, false
 	rec.SecretKey, rec.EnvironmentMAC = key.ID(), key.MAC(u.Name, u.Env)
 }

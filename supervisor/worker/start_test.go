@@ -14,7 +14,7 @@ func TestEndOfTheWaitIsNotThatOfTheWorker(t *testing.T) {
 	w := &owner{
 		Worker: &Worker{inbox: make(chan message, 1)},
 		env:    &Env{AwaitListener: func(ctx context.Context, _ int, _ func(error)) error { return ctx.Err() }},
-		unit:   unit.Spec{Start: unit.Start{Timeout: time.Minute}},
+		unit:   &unit.Spec{Start: unit.Start{Timeout: time.Minute}},
 		rec:    records.Worker{Instance: &records.Instance{Port: 1}},
 	}
 	ended, end := context.WithCancel(t.Context())

@@ -47,7 +47,7 @@ type Worker struct {
 type owner struct {
 	*Worker
 	env  *Env
-	unit unit.Spec
+	unit *unit.Spec
 	log  *slog.Logger
 
 	endRecovery func()
@@ -56,7 +56,7 @@ type owner struct {
 	rec     records.Worker // the record to be made durable
 	journal journal
 	found   recovery.ScanResult // result of the scan during recovery
-	decided recovery.Decision   // the last decision of recovery
+	told    told                // of the last decision of recovery
 	inst    launcher.Instance   // nil if no process lives
 	adopted bool
 	absent  *absence // the instance was found gone, and stop.after has not run yet

@@ -18,6 +18,8 @@ const (
 	diagRequestSize  = 56
 	diagAnswerSize   = 72
 	diagPort         = 4 // in the answer: the local port, in network order
+	diagAddress      = 8 // the local address, in network order
+	diagInterface    = 40
 	diagUID          = 64
 	diagInode        = 68
 	netlinkHeader    = 16
@@ -89,6 +91,14 @@ func diagnoseFamily(fd int, family byte, port int, buf []byte) (found []Socket, 
 	}
 }
 
+// onLoopback reports whether the answer is about a socket that [Socket.Loopback] describes.
+func onLoopback(answer []byte) bool {
+	const all, loopback = 0, 127<<24 | 1
+	address := binary.BigEndian.Uint32(answer[diagAddress:])
+	return answer[0] == unix.AF_INET && (address == all || address == loopback) &&
+		binary.NativeEndian.Uint32(answer[diagInterface:]) == 0
+}
+
 var errDiagnosis = errors.New("not an answer of sock_diag")
 
 // parseDiagnosis reads one datagram of netlink messages. It returns true for done if the dump ends with it.
@@ -125,6 +135,7 @@ func parseDiagnosis(datagram []byte, sequence uint32, port int) (found []Socket,
 			if (port == anyPort || on == port) && body[1] == tcpListen {
 				found = append(found, Socket{
 					Port: on, Inode: uint64(order.Uint32(body[diagInode:])), UID: order.Uint32(body[diagUID:]),
+					Loopback: onLoopback(body),
 				})
 			}
 		}

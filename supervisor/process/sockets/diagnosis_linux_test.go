@@ -34,7 +34,9 @@ func diagnosis(port int, inodes ...uint32) []byte {
 
 func TestParseDiagnosis(t *testing.T) {
 	found, done, err := parseDiagnosis(diagnosis(40001, 7, 8), unix.AF_INET, 40001)
-	want := []Socket{{Port: 40001, Inode: 7, UID: 1000}, {Port: 40001, Inode: 8, UID: 1000}}
+	want := []Socket{
+		{Port: 40001, Inode: 7, UID: 1000, Loopback: true}, {Port: 40001, Inode: 8, UID: 1000, Loopback: true},
+	}
 	if err != nil || !done || !slices.Equal(found, want) {
 		t.Errorf("got %+v, %v, %v, want %+v", found, done, err, want)
 	}

@@ -3,6 +3,7 @@ package sockets
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"slices"
 	"syscall"
 	"testing"
@@ -53,9 +54,12 @@ func rows(messages []syscall.NetlinkMessage) (found []Socket, done bool, size in
 		case m.Header.Type == unix.NLMSG_ERROR, m.Header.Type == sockDiagByFamily && len(m.Data) < diagAnswerSize:
 			return nil, false, -1
 		case m.Header.Type == sockDiagByFamily && m.Data[1] == tcpListen && int(m.Data[4])<<8|int(m.Data[5]) == 40001:
+			address := netip.AddrFrom4([4]byte(m.Data[8:12]))
 			found = append(found, Socket{
 				Port: 40001,
-				UID:  binary.NativeEndian.Uint32(m.Data[64:]), Inode: uint64(binary.NativeEndian.Uint32(m.Data[68:])),
+				Loopback: m.Data[0] == unix.AF_INET && binary.NativeEndian.Uint32(m.Data[40:]) == 0 &&
+					(address == netip.IPv4Unspecified() || address == netip.AddrFrom4([4]byte{127, 0, 0, 1})),
+				UID: binary.NativeEndian.Uint32(m.Data[64:]), Inode: uint64(binary.NativeEndian.Uint32(m.Data[68:])),
 			})
 		}
 	}

@@ -22,6 +22,9 @@ type Socket struct {
 	Port  int
 	Inode uint64
 	UID   uint32 // of the process that made it, at that time
+	// Loopback is set if it is known to be reached at 127.0.0.1: it is of IPv4, bound to that address or to all, and not
+	// to an interface. One of IPv6 may be reached there too.
+	Loopback bool
 }
 
 // Link returns the target of the link in /proc/PID/fd of a process that has the socket open.
@@ -76,15 +79,18 @@ func AllListeners(ctx context.Context) ([]Socket, error) {
 	return searchListeners(anyPort)
 }
 
-// Listening returns a function that reports whether a process listens on a TCP port of this network namespace, on any
-// address. It misses a listener only if others have just been closed. It fails if the kernel cannot be asked for all
-// listeners at once.
-func Listening() (listens func(port int) bool, err error) {
+// Listening returns a function that tells whether a process listens on a TCP port of this network namespace, on any
+// address, and whether a connect to 127.0.0.1 is known to reach it. It misses a listener only if others have just been
+// closed. It fails if the kernel cannot be asked for all listeners at once.
+func Listening() (listens func(port int) (somewhere, loopback bool), err error) {
 	table, err := readListenerTable()
 	if err != nil {
 		return nil, fmt.Errorf("list the listeners: %w", err)
 	}
-	return func(port int) bool { return len(table.on[port]) > 0 }, nil
+	return func(port int) (somewhere, loopback bool) {
+		on := table.on[port]
+		return len(on) > 0, slices.ContainsFunc(on, func(s Socket) bool { return s.Loopback })
+	}, nil
 }
 
 // searchListeners returns the listeners on a port, or on any one.

@@ -1,9 +1,13 @@
 package sockets
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A reading that began before a process listens may miss its listener.
@@ -29,4 +33,46 @@ func TestSharedListenersAreNeverTooOld(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A listener counts as reached at 127.0.0.1 only if it certainly is.
+func TestListeningOnLoopback(t *testing.T) {
+	if _, err := Listening(); err != nil {
+		t.Skip(err)
+	}
+	for name, c := range map[string]struct {
+		network, address string
+		bind             string // to this interface
+		loopback         bool
+	}{
+		"loopback":         {network: "tcp4", address: "127.0.0.1:0", loopback: true},
+		"all addresses":    {network: "tcp4", address: "0.0.0.0:0", loopback: true},
+		"another address":  {network: "tcp4", address: "127.0.0.2:0"},
+		"IPv6":             {network: "tcp6", address: "[::1]:0"},
+		"both":             {network: "tcp", address: "[::]:0"},
+		"of one interface": {network: "tcp4", address: "0.0.0.0:0", bind: "lo"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
+				if c.bind == "" {
+					return nil
+				}
+				var bound error
+				err := conn.Control(func(fd uintptr) { bound = unix.BindToDevice(int(fd), c.bind) })
+				return errors.Join(err, bound)
+			}}
+			l, err := config.Listen(t.Context(), c.network, c.address)
+			if err != nil {
+				t.Skip(err) // without IPv6, or without the right to bind to an interface
+			}
+			defer func() { _ = l.Close() }()
+			listens, err := Listening()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if some, loopback := listens(l.Addr().(*net.TCPAddr).Port); !some || loopback != c.loopback {
+				t.Errorf("listens: %t, on loopback: %t, want %t", some, loopback, c.loopback)
+			}
+		})
+	}
 }

@@ -22,7 +22,7 @@ func Claim(int) (*Reservation, error) { return nil, unsupported("reserve a port"
 func (*Reservation) Close() error { return nil }
 
 // Listening is not possible here.
-func Listening() (listens func(port int) bool, err error) {
+func Listening() (listens func(port int) (somewhere, loopback bool), err error) {
 	return nil, unsupported("list the listeners")
 }
 
