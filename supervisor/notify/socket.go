@@ -60,6 +60,7 @@ type Socket struct {
 	state    State
 	changed  chan struct{} // closed at the next change
 	reported bool          // that a datagram of another process was ignored
+	unmended bool          // the last Mend failed
 }
 
 // early is a message of a process of which it is not known yet whether it belongs to the worker. Its descriptors stay
@@ -138,8 +139,13 @@ func (s *Socket) Mend() (bool, error) {
 	}
 	conn, err := remake(s.path, s.uid)
 	if err != nil {
+		if !s.unmended { // each check tries it again
+			s.log.Error("worker notify socket not made again", "path", s.path, "error", err)
+		}
+		s.unmended = true
 		return true, fmt.Errorf("make the notify socket again: %w", err)
 	}
+	s.unmended = false
 	if last := len(s.conns) - 1; last > 0 { // two are enough: their number must not grow
 		old := s.conns[0]
 		s.readers.Go(func() { _ = old.Close() }) // descriptors of the worker may make that take long

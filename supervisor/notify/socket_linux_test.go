@@ -554,6 +554,35 @@ func TestMendedSocketWithoutFolder(t *testing.T) {
 	await(t, s, "STATUS=back", func(st State) bool { return st.Status == "back" })
 }
 
+// A socket that cannot be made again is logged once, until it is made.
+func TestSocketThatCannotBeMended(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, log := listenAt(t, filepath.Join(dir, "w.notify"))
+	for _, want := range []string{"not made again", "made again", "not made again"} {
+		before := len(log.String())
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		fails := want == "not made again"
+		if fails { // a file takes the place of the folder
+			if err := os.WriteFile(dir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			if lost, err := s.Mend(); fails && (!lost || err == nil) || !fails && err != nil {
+				t.Errorf("Mend = %t, %v, want %s", lost, err, want)
+			}
+		}
+		if n := strings.Count(log.String()[before:], "worker notify socket "+want); n != 1 {
+			t.Errorf("logged %d times, want once %q:\n%s", n, want, log)
+		}
+	}
+}
+
 // A worker of another user can enter the folder.
 func TestMendedSocketOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {

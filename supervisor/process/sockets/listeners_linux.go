@@ -22,8 +22,8 @@ type Socket struct {
 	Port  int
 	Inode uint64
 	UID   uint32 // of the process that made it, at that time
-	// Loopback is set if it is known to be reached at 127.0.0.1: it is of IPv4, bound to that address or to all, and not
-	// to an interface. One of IPv6 may be reached there too.
+	// Loopback is set if it is known to be reached at 127.0.0.1: it is of IPv4, bound to that address or to all, and
+	// not to an interface. One of IPv6 may be reached there too.
 	Loopback bool
 }
 
