@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,6 +17,7 @@ const fleetSize = 100
 // fleetRound holds the results of one round of a hundred workers, in base units.
 type fleetRound struct {
 	bare, cold, reattach  float64
+	recorded              float64 // the bare loop with recorded starts
 	productRSS, bareRSS   float64
 	idleCPU               float64
 	cpuOfStart, bareUsage float64 // processor time of the master, and of the bare loop
@@ -24,17 +26,23 @@ type fleetRound struct {
 // fleet measures a hundred workers: their start, their idle cost, and re-attaching to them.
 func fleet(ctx context.Context, l *lab) ([]row, error) {
 	var bare, cold, reattach, productRSS, bareRSS, idleCPU series
-	var coldCPU, bareCPU series
+	var coldCPU, bareCPU, recorded series
 	for round := range l.rounds {
 		var r fleetRound
 		bareStart := func() (err error) {
-			r.bare, r.bareUsage, err = l.bareFleet(ctx, l.workerPath, startOrder{Workers: fleetSize})
+			r.bare, r.bareUsage, err = l.bareFleet(ctx, startOrder{Workers: fleetSize}, l.workerPath)
+			return err
+		}
+		recordedStart := func() (err error) {
+			if l.wants[rowColdStart] {
+				r.recorded, err = l.recordedFleet(ctx, startOrder{Workers: fleetSize}, l.workerPath)
+			}
 			return err
 		}
 		product := func() error { return l.productFleet(ctx, &r) }
-		order := []func() error{bareStart, product}
+		order := []func() error{bareStart, product, recordedStart}
 		if round%2 == 1 {
-			order[0], order[1] = order[1], order[0]
+			slices.Reverse(order)
 		}
 		for _, do := range order {
 			if err := l.awaitCalm(ctx); err != nil {
@@ -48,6 +56,7 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 		productRSS, bareRSS = append(productRSS, r.productRSS), append(bareRSS, r.bareRSS)
 		idleCPU = append(idleCPU, r.idleCPU)
 		coldCPU, bareCPU = append(coldCPU, r.cpuOfStart), append(bareCPU, r.bareUsage)
+		recorded = append(recorded, r.recorded)
 		l.say("round %d of %d, %d workers:  bare %s  cold %s  re-attach %s  RSS %s against %s  idle %s",
 			round+1, l.rounds, fleetSize,
 			format(seconds, r.bare), format(seconds, r.cold), format(seconds, r.reattach),
@@ -55,7 +64,8 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 	}
 	start := newRow(rowColdStart, cold, bare)
 	start.notes = append(start.notes, fmt.Sprintf("of its own the master used %s of CPU until then, the bare loop %s",
-		format(seconds, coldCPU.median()), format(seconds, bareCPU.median())))
+		format(seconds, coldCPU.median()), format(seconds, bareCPU.median())),
+		limitNote(recordedLoop, recorded, bare))
 	return []row{
 		start,
 		newRow(rowReattach, reattach, bare),
@@ -65,10 +75,12 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 }
 
 // bareFleet returns the time from the exec of the bare loop until it has started all workers, and the processor time
-// that it used.
-func (l *lab) bareFleet(ctx context.Context, program string, order startOrder) (took, cpu float64, err error) {
+// that it used. The starts are recorded in the folder, if one is given.
+func (l *lab) bareFleet(
+	ctx context.Context, order startOrder, program string, folder ...string,
+) (took, cpu float64, err error) {
 	started := time.Now()
-	c, err := l.startChild("start", program)
+	c, err := l.startChild("start", append([]string{program}, folder...)...)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -81,6 +93,24 @@ func (l *lab) bareFleet(ctx context.Context, program string, order startOrder) (
 	used, err := cpuTime(c.pid())
 	return took, used.Seconds(), err
 }
+
+// recordedFleet is bareFleet with recorded starts: no master can be faster that has to find its workers again.
+func (l *lab) recordedFleet(ctx context.Context, order startOrder, program string) (took float64, err error) {
+	dir, err := l.newFolder()
+	if err == nil {
+		took, _, err = l.bareFleet(ctx, order, program, dir)
+	}
+	return took, err
+}
+
+// limitNote tells by how much a baseline is slower if it does the least that the product has to do besides.
+func limitNote(what string, limit, baseline series) string {
+	return fmt.Sprintf("the least that a master has to do: %s took %s, %.2f of the baseline",
+		what, format(seconds, limit.median()), limit.over(baseline).median())
+}
+
+// recordedLoop describes the bare loop of recordedFleet.
+const recordedLoop = "the bare loop with one durable record before, and a lock and a log for each process,"
 
 func (l *lab) productFleet(ctx context.Context, r *fleetRound) (err error) {
 	dir, err := l.newFolder()

@@ -69,24 +69,34 @@ func childSync(c *childIO) error {
 // startOrder starts workers, or stops all if there are none to start.
 type startOrder struct {
 	Workers int
+	Replace bool // the last one is killed, and one is started in its place
 	// Args are those of a program of any kind. Without them the program is a worker, which is to be ready.
 	Args []string
 }
 
-// childStart starts workers in a bare loop. Its argument is the program. It kills all workers when it ends.
-func childStart(c *childIO) error {
+// childStart starts workers in a bare loop. Its arguments are the program, and a folder if the starts are to be
+// recorded. It kills all workers when it ends.
+func childStart(c *childIO) (err error) {
 	starter := baseline.NewStarter(c.args[0])
-	err := orders(c, func(order startOrder) (time.Duration, error) {
-		if order.Workers == 0 {
+	if len(c.args) > 1 {
+		if starter, err = baseline.NewRecordingStarter(c.args[0], c.args[1]); err != nil {
+			return err
+		}
+	}
+	err = orders(c, func(order startOrder) (time.Duration, error) {
+		if order.Workers == 0 && !order.Replace {
 			return 0, starter.Stop()
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), startPatience)
 		defer cancel()
 		started := time.Now()
 		var err error
-		if order.Args != nil {
+		switch {
+		case order.Replace:
+			err = starter.Replace(ctx)
+		case order.Args != nil:
 			err = starter.Exec(order.Workers, order.Args...)
-		} else {
+		default:
 			err = starter.Start(ctx, order.Workers)
 		}
 		return time.Since(started), err

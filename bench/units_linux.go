@@ -35,24 +35,32 @@ func startUnits(ctx context.Context, l *lab) ([]row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find sleep: %w", err)
 	}
-	var product, bare, productCPU, bareCPU series
+	order := startOrder{Workers: fleetSize, Args: sleepArgs}
+	var product, bare, recorded, productCPU, bareCPU series
 	for round := range l.rounds {
-		for _, side := range turns(2, round)[:2] {
+		for _, side := range turns(3, round)[:3] {
 			if err := l.awaitCalm(ctx); err != nil {
 				return nil, err
 			}
-			if side == 0 {
+			switch side {
+			case 0:
 				took, cpu, err := recordedUnits(ctx, l)
 				if err != nil {
 					return nil, err
 				}
 				product, productCPU = append(product, took), append(productCPU, cpu)
-			} else {
-				took, cpu, err := l.bareFleet(ctx, sleep, startOrder{Workers: fleetSize, Args: sleepArgs})
+			case 1:
+				took, cpu, err := l.bareFleet(ctx, order, sleep)
 				if err != nil {
 					return nil, err
 				}
 				bare, bareCPU = append(bare, took), append(bareCPU, cpu)
+			case 2:
+				took, err := l.recordedFleet(ctx, order, sleep)
+				if err != nil {
+					return nil, err
+				}
+				recorded = append(recorded, took)
 			}
 		}
 		l.say("round %d of %d, %d managed workers:  recorded %s  bare %s", round+1, l.rounds, fleetSize,
@@ -60,7 +68,8 @@ func startUnits(ctx context.Context, l *lab) ([]row, error) {
 	}
 	r := newRow(rowColdStartUnits, product, bare)
 	r.notes = append(r.notes, fmt.Sprintf("of its own the master used %s of CPU until then, the bare loop %s",
-		format(seconds, productCPU.median()), format(seconds, bareCPU.median())))
+		format(seconds, productCPU.median()), format(seconds, bareCPU.median())),
+		limitNote(recordedLoop, recorded, bare))
 	return []row{r}, nil
 }
 

@@ -6,39 +6,102 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-core/go/control"
+	"golang.org/x/sys/unix"
 )
 
-// Starter starts plain processes: no record, no token, no identity, no log file.
+// Starter starts plain processes: no token, no identity, and by default no record and no log file.
 type Starter struct {
 	binary string
+	kept   *kept // nil if the starts leave nothing
 
 	mu      sync.Mutex
 	running []*os.Process
 }
 
+// kept is what starts leave that a crash of their starter must not lose.
+type kept struct {
+	dir    string
+	record *Syncer
+	starts atomic.Int64
+}
+
 // NewStarter returns a starter of the program.
 func NewStarter(binary string) *Starter { return &Starter{binary: binary} }
 
+// NewRecordingStarter returns a starter whose starts also do the least that lets another program take over their
+// processes, and know what they have written: a record is durable before the first process of an order runs, and each
+// process inherits a file that is locked, and a log. The files are made in dir. Exec also records when all run.
+func NewRecordingStarter(binary, dir string) (*Starter, error) {
+	record, err := NewSyncer(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Starter{binary: binary, kept: &kept{dir: dir, record: record}}, nil
+}
+
+// sync makes the record of an order durable.
+func (k *kept) sync() error {
+	if k == nil {
+		return nil
+	}
+	_, err := k.record.Sync()
+	return err
+}
+
+// open returns the files that the next process inherits, which the caller closes.
+func (k *kept) open() ([]*os.File, error) {
+	if k == nil {
+		return []*os.File{nil, nil, nil}, nil
+	}
+	name := filepath.Join(k.dir, strconv.FormatInt(k.starts.Add(1), 10))
+	lease, err := os.OpenFile(name+".lease", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = unix.Flock(int(lease.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	var log *os.File
+	if err == nil {
+		log, err = os.OpenFile(name+".log", os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lease.Close())
+	}
+	return []*os.File{nil, log, log, lease}, nil
+}
+
 // Exec starts n processes with these arguments, one after the other. It returns when the last one executes the program.
 func (s *Starter) Exec(n int, args ...string) error {
+	if err := s.kept.sync(); err != nil {
+		return err
+	}
 	for range n {
 		if err := s.exec(args...); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.kept.sync()
 }
 
 func (s *Starter) exec(args ...string) error {
+	files, err := s.kept.open()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // fails without any effect if it is nil, or closed already
+		}
+	}()
 	process, err := os.StartProcess(s.binary, append([]string{s.binary}, args...), &os.ProcAttr{
 		Env:   os.Environ(),
-		Files: []*os.File{nil, nil, nil},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
@@ -55,6 +118,9 @@ func (s *Starter) Start(ctx context.Context, n int) error {
 	ports, err := freePorts(n)
 	if err != nil {
 		return fmt.Errorf("take free ports: %w", err)
+	}
+	if err := s.kept.sync(); err != nil {
+		return err
 	}
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -78,6 +144,21 @@ func (s *Starter) startOne(ctx context.Context, port int) error {
 	}
 	defer conn.Shutdown()
 	return control.NewGRPCClientGateway(conn.GRPC(), nil).Ping(ctx)
+}
+
+// Replace kills the process that was started last, waits for its end and starts another one as Start does.
+func (s *Starter) Replace(ctx context.Context) error {
+	s.mu.Lock()
+	last := s.running[len(s.running)-1]
+	s.running = s.running[:len(s.running)-1]
+	s.mu.Unlock()
+	if err := last.Kill(); err != nil {
+		return err
+	}
+	if _, err := last.Wait(); err != nil {
+		return err
+	}
+	return s.Start(ctx, 1)
 }
 
 // Stop kills all started processes and waits until they are gone.
