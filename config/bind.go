@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,23 @@ func (r *reader) prefix() string {
 	if len(r.path) == 0 {
 		return ""
 	}
-	return strings.Join(r.path, ".") + ": "
+	var b strings.Builder
+	for i, name := range r.path {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(pathName(name))
+	}
+	return b.String() + ": "
+}
+
+// pathName returns a key for the path of a value. One that would be taken for something else has quotes.
+func pathName(name string) string {
+	odd := strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c == ':' || c == '"' })
+	if odd || name == "" || len(name) > maxShown {
+		return fmt.Sprintf("%.100q", name)
+	}
+	return name
 }
 
 // within calls read with a key added to the path.

@@ -273,9 +273,12 @@ func typeNames(types []HealthType) string {
 func (l *loader) checkDependencies(file *File) {
 	r := l.reader()
 	index := make(map[string]int, len(file.Units))
-	all := make([]string, len(file.Units))
+	all := make([]string, 0, len(file.Units))
 	for i, u := range file.Units {
-		index[u.Name], all[i] = i, u.Name
+		index[u.Name] = i
+		if nameFault(u.Name) == "" {
+			all = append(all, u.Name)
+		}
 	}
 	for i, u := range file.Units {
 		list := file.units[i].get("depends_on")
@@ -286,6 +289,7 @@ func (l *loader) checkDependencies(file *File) {
 			switch {
 			case d.Unit == u.Name:
 				r.faultAt(at, "a unit cannot depend on itself")
+			case !known && l.meant[possibleName(d.Unit)]: // it may be right once that unit has another name
 			case !known && !l.faults.full():
 				r.faultAt(at, "there is no unit %.100q%s", d.Unit, nearest.DidYouMean(d.Unit, all))
 			case known:
