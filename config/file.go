@@ -32,8 +32,9 @@ type File struct {
 	ServiceOptions []ServiceOptions // likewise
 	Units          []Unit           // in the order of the files
 
-	main  *node
-	units []*node // of Units, with "defaults:"
+	main    *node
+	units   []*node   // of Units, with "defaults:"
+	sources []*source // of the main file and of the included ones
 }
 
 // Files returns the absolute paths of the configuration files that were read: the main one, and included ones that have

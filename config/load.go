@@ -13,6 +13,18 @@ import (
 // Load reads a configuration file and the files that it includes. The error is a [*FaultError] if the file can be
 // read and is wrong.
 func Load(path string, host Host) (*File, error) {
+	file, err := LoadWithText(path, host)
+	if err != nil {
+		return nil, err
+	}
+	for _, src := range file.sources {
+		src.release()
+	}
+	return file, nil
+}
+
+// LoadWithText is [Load], but the file keeps its text for [File.Locate].
+func LoadWithText(path string, host Host) (*File, error) {
 	l := loader{host: host, meant: map[string]bool{}}
 	main, err := l.read(path, false)
 	if err != nil {
@@ -32,8 +44,8 @@ func Load(path string, host Host) (*File, error) {
 	if err := l.faults.err(); err != nil {
 		return nil, err
 	}
-	for _, tree := range append(l.included, main) {
-		tree.at.src.release()
+	for _, tree := range append([]*node{main}, l.included...) {
+		file.sources = append(file.sources, tree.at.src)
 	}
 	return file, nil
 }
