@@ -362,4 +362,10 @@ func (unitsValue) form() form {
 	return form{name: "a map of units", json: "object", items: &form{json: "object", keys: new(Unit).keys()}}
 }
 
-func (unitsValue) read(r *reader, n *node) { r.entries(n) }
+func (unitsValue) read(r *reader, n *node) {
+	if n.kind == listNode || n.kind == textNode {
+		r.fault(n, "must be a map of units by their names, such as {search: {command: [./bin/search]}}")
+		return
+	}
+	r.entries(n)
+}

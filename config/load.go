@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -157,7 +158,7 @@ func (l *loader) checkIncluded() {
 		}
 		if units := tree.get("units"); units != nil {
 			r.path = []string{"units"}
-			r.entries(units)
+			unitsValue{}.read(r, units)
 		}
 	}
 }
@@ -184,8 +185,9 @@ func (l *loader) readUnits(file *File) {
 		if units == nil || units.kind != mapNode {
 			continue
 		}
+		misplaced := l.checkIndented(units, form.keys)
 		for _, e := range units.entries {
-			if ignored(e.name) || l.faults.full() {
+			if ignored(e.name) || l.faults.full() || misplaced[e.name] {
 				continue
 			}
 			single := l.checkName(e, units, first)
@@ -206,6 +208,27 @@ func (l *loader) readUnits(file *File) {
 			}
 		}
 	}
+}
+
+// checkIndented reports keys of a unit that stand where the names of units do. It returns the names of all entries that
+// are not to be read as units.
+func (l *loader) checkIndented(units *node, keys []key) map[string]bool {
+	unitKey := func(e entry) bool { return find(keys, e.name) != nil }
+	if !slices.ContainsFunc(units.entries, func(e entry) bool {
+		return unitKey(e) && (e.value.kind == textNode || e.value.kind == listNode)
+	}) {
+		return nil
+	}
+	misplaced := map[string]bool{}
+	for i, e := range units.entries {
+		if unitKey(e) {
+			misplaced[e.name] = true
+			l.faults.add(e.at, "units: %q is a key of a unit: indent it below the name of the unit", e.name)
+		} else if i+1 < len(units.entries) && unitKey(units.entries[i+1]) && e.value.kind == nullNode {
+			misplaced[e.name] = true
+		}
+	}
+	return misplaced
 }
 
 // checkName reports a name that is impossible or taken to the faults. It returns whether no unit before has the name.
