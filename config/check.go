@@ -13,7 +13,7 @@ import (
 // check reports the faults of the file as a whole.
 func (l *loader) check(file *File) {
 	if units := file.main.get("units"); units == nil && len(l.included) == 0 && len(file.Include) == 0 &&
-		!slices.ContainsFunc(file.main.entries, meansUnits) {
+		!l.faults.full() && !slices.ContainsFunc(file.main.entries, meansUnits) {
 		l.faults.add(place{src: file.main.at.src}, `the file has no units: write "units: {}" if none are wanted`)
 	}
 	l.checkServing(file)
@@ -81,7 +81,8 @@ func localPort(address string) int {
 func checkUnit(r *reader, u *Unit, n *node, e entry) {
 	switch r.unit {
 	case integrated, managed:
-		if n.get("command") == nil && (n.kind == mapNode || n.blank()) && !mistyped(n, "command", u.keys(), r.unit) {
+		if n.get("command") == nil && (n.kind == mapNode || n.blank()) && !r.faults.full() &&
+			!mistyped(n, "command", u.keys(), r.unit) {
 			r.faultAt(e.at, "command is missing: a list such as [./bin/search, --log-level, info]")
 		}
 	case unmanaged:
