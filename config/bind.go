@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,23 @@ func (r *reader) prefix() string {
 	if len(r.path) == 0 {
 		return ""
 	}
-	return strings.Join(r.path, ".") + ": "
+	var b strings.Builder
+	for i, name := range r.path {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(pathName(name))
+	}
+	return b.String() + ": "
+}
+
+// pathName returns a key for the path of a value. One that would be taken for something else has quotes.
+func pathName(name string) string {
+	odd := strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c == ':' || c == '"' })
+	if odd || name == "" || len(name) > maxShown {
+		return fmt.Sprintf("%.100q", name)
+	}
+	return name
 }
 
 // within calls read with a key added to the path.
@@ -70,7 +87,11 @@ func (r *reader) text(n *node, in use, wanted string) (string, bool) {
 	case listNode:
 		r.fault(n, "is a list: must be %s", wanted)
 	case mapNode:
-		r.fault(n, "is a map: must be %s; a text that begins with a brace needs quotes", wanted)
+		hint := ""
+		if in != plain { // such as "{port}"
+			hint = "; a text that begins with a brace needs quotes"
+		}
+		r.fault(n, "is a map: must be %s%s", wanted, hint)
 	case faultyNode:
 	}
 	return "", false
@@ -104,10 +125,10 @@ func (r *reader) object(n *node, keys []key) {
 		k := find(keys, e.name)
 		switch {
 		case k == nil && !ignored(e.name):
-			r.unknownKey(e, keys)
+			r.unknownKey(n, e, keys)
 		case k == nil || e.value.kind == faultyNode:
 		case !k.kinds.allow(r.unit):
-			r.faultAt(e.at, "%q is not for %s units", e.name, kindName(r.unit))
+			r.faultAt(e.at, "%q is not for %s units: it is for kind: %s", e.name, kindName(r.unit), k.kinds)
 		default:
 			r.within(e.name, func() { k.value.read(r, e.value) })
 		}
@@ -116,34 +137,96 @@ func (r *reader) object(n *node, keys []key) {
 
 // mapFor returns what to write in place of a text or list: the key that takes the word, or else the keys.
 func (r *reader) mapFor(n *node, keys []key) string {
+	word := n.text
+	if n.kind == listNode && slices.ContainsFunc(n.items, func(item *node) bool { return item.kind == mapNode }) {
+		return ": leave out the dash"
+	}
+	if n.kind == listNode && len(n.items) == 1 {
+		word = n.items[0].text
+	}
 	for _, k := range keys {
-		if in := k.value.form(); n.kind == textNode && k.kinds.allow(r.unit) && slices.Contains(in.allowed, n.text) {
-			return ", such as {" + k.name + ": " + n.text + "}"
+		if !k.kinds.allow(r.unit) {
+			continue
+		}
+		for _, w := range []string{word, otherWords[word]} {
+			if w != "" && slices.Contains(k.value.form().allowed, w) {
+				return ", such as {" + k.name + ": " + w + "}"
+			}
+		}
+		if k.name == "url" && n.kind == textNode && strings.HasPrefix(word, "http") && strings.Contains(word, "://") {
+			return ", such as {type: http, url: " + r.quote(n) + "}"
 		}
 	}
 	return ": " + strings.Join(names(keys, r.unit), ", ")
 }
 
-// otherNames are names that other process managers have for keys.
-var otherNames = map[string]string{
-	"autorestart": "restart", "autostart": "enabled", "cmd": "command", "cron": "schedule", "cwd": "working_dir",
-	"directory": "working_dir", "env": "environment", "exec": "command", "healthcheck": "health",
-	"instances": "replicas", "numprocs": "replicas", "workdir": "working_dir",
-}
-
-func (r *reader) unknownKey(e entry, keys []key) {
+func (r *reader) unknownKey(in *node, e entry, keys []key) {
 	if r.faults.full() {
 		return
 	}
+	r.faultAt(e.at, "unknown key %.100q%s", e.name, r.insteadOf(in, e, keys))
+}
+
+// insteadOf returns what to write in place of an unknown key of a map.
+func (r *reader) insteadOf(in *node, e entry, keys []key) string {
+	if top := find(keys, "service_options") != nil; top && !meansUnits(e) {
+		switch {
+		case e.value.get("command") != nil || e.value.get("discover") != nil:
+			return ": a unit belongs below the key units, indented"
+		case find(new(Unit).keys(), e.name) != nil:
+			return ": it is a key of a unit: units: {NAME: {" + e.name + ": ...}}"
+		}
+	}
 	known := names(keys, r.unit)
-	suggestion := nearest.DidYouMean(e.name, known)
-	if name := otherNames[e.name]; slices.Contains(known, name) {
-		suggestion = nearest.DidYouMean(name, known)
+	likely := likelyName(e.name, known)
+	var meant []string
+	if likely != "" {
+		meant = append(meant, strconv.Quote(likely))
 	}
-	if suggestion == "" {
-		suggestion = ": must be one of " + strings.Join(known, ", ")
+	for _, k := range keys {
+		twin := k.name == "defaults" || k.name == "readiness" || k.name == "liveness"
+		if twin || otherNames[e.name] != "" || !k.kinds.allow(r.unit) {
+			continue
+		}
+		has := likely == ""
+		switch of := k.value.(type) {
+		case fieldsValue:
+			has = find(of.keys, e.name) != nil
+			if has && !emptyBefore(in, k.name, e) {
+				meant = append(meant, strconv.Quote(k.name+"."+e.name))
+			}
+		case textMapValue, dependenciesValue: // any name may be meant for them
+		default:
+			has = false
+		}
+		if has && emptyBefore(in, k.name, e) {
+			return ": indent it below " + k.name
+		}
 	}
-	r.faultAt(e.at, "unknown key %.100q%s", e.name, suggestion)
+	if len(meant) == 0 {
+		return ": must be one of " + strings.Join(known, ", ")
+	}
+	return " (did you mean " + strings.Join(meant, " or ") + "?)"
+}
+
+// emptyBefore reports whether a map has the key without a value, and before an entry.
+func emptyBefore(n *node, name string, e entry) bool {
+	empty := entryOf(n, name)
+	return empty.value != nil && empty.value.kind == nullNode && empty.at.src == e.at.src && empty.at.line < e.at.line
+}
+
+// likelyName returns the key that an unknown one probably stands for, or "".
+func likelyName(name string, known []string) string {
+	other := otherNames[name]
+	if first, _, _ := strings.Cut(other, "."); slices.Contains(known, first) {
+		return other
+	}
+	return nearest.Name(name, known)
+}
+
+// meansUnits reports whether an unknown key of a file probably stands for "units".
+func meansUnits(e entry) bool {
+	return !ignored(e.name) && likelyName(e.name, names(new(File).keys(), 0)) == "units"
 }
 
 // setDefaults fills the values of keys that have a default.

@@ -12,8 +12,9 @@ import (
 
 // check reports the faults of the file as a whole.
 func (l *loader) check(file *File) {
-	if units := file.main.get("units"); units == nil && len(l.included) == 0 && len(file.Include) == 0 {
-		l.faults.add(file.main.at, `the file has no units: write "units: {}" if none are wanted`)
+	if units := file.main.get("units"); units == nil && len(l.included) == 0 && len(file.Include) == 0 &&
+		!l.faults.full() && !slices.ContainsFunc(file.main.entries, meansUnits) {
+		l.faults.add(place{src: file.main.at.src}, `the file has no units: write "units: {}" if none are wanted`)
 	}
 	l.checkServing(file)
 	l.checkPorts(file)
@@ -80,7 +81,8 @@ func localPort(address string) int {
 func checkUnit(r *reader, u *Unit, n *node, e entry) {
 	switch r.unit {
 	case integrated, managed:
-		if n.get("command") == nil {
+		if n.get("command") == nil && (n.kind == mapNode || n.blank()) && !r.faults.full() &&
+			!mistyped(n, "command", u.keys(), r.unit) {
 			r.faultAt(e.at, "command is missing: a list such as [./bin/search, --log-level, info]")
 		}
 	case unmanaged:
@@ -106,6 +108,14 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 	}
 	checkServices(r, u, n)
 	checkSettle(r, u, n)
+}
+
+// mistyped reports whether an unknown key of a map probably stands for the one with the name.
+func mistyped(n *node, name string, keys []key, unit kinds) bool {
+	known := names(keys, unit)
+	return slices.ContainsFunc(n.entries, func(e entry) bool {
+		return find(keys, e.name) == nil && !ignored(e.name) && likelyName(e.name, known) == name
+	})
 }
 
 // checkSettle reports a time to settle in which the start ends. It has no meaning for other checks.
@@ -166,7 +176,7 @@ func checkDiscover(r *reader, u *Unit, n *node, e entry) {
 	switch {
 	case discover == nil:
 		r.faultAt(e.at, "discover is missing: how the process is found, such as {pid_file: /run/db.pid}")
-	case given != 1:
+	case given != 1 && (discover.kind == mapNode || discover.kind == nullNode):
 		r.conflict(n, "discover", "must have exactly one of pid_file, process, port, systemd")
 	case discover.get("process") != nil && u.Discover.Process.Name == "":
 		r.conflict(n, "discover.process", "name is missing")
@@ -206,13 +216,14 @@ func checkSchedule(r *reader, u *Unit, n *node) {
 		}
 		return
 	}
-	switch {
-	case u.Replicas != 1:
+	if u.Replicas != 1 {
 		r.conflict(n, "replicas", "a unit with a schedule has one replica")
-	case u.Restart.Policy != RestartNever:
+	}
+	if u.Restart.Policy != RestartNever {
 		r.conflict(n, "restart.policy",
 			"a unit with a schedule is not restarted: leave it out, or use never")
-	case u.Essential:
+	}
+	if u.Essential {
 		r.conflict(n, "essential", "a unit with a schedule ends after each run")
 	}
 	if u.MemoryRestart != 0 {
@@ -273,9 +284,12 @@ func typeNames(types []HealthType) string {
 func (l *loader) checkDependencies(file *File) {
 	r := l.reader()
 	index := make(map[string]int, len(file.Units))
-	all := make([]string, len(file.Units))
+	all := make([]string, 0, len(file.Units))
 	for i, u := range file.Units {
-		index[u.Name], all[i] = i, u.Name
+		index[u.Name] = i
+		if nameFault(u.Name) == "" {
+			all = append(all, u.Name)
+		}
 	}
 	for i, u := range file.Units {
 		list := file.units[i].get("depends_on")
@@ -286,6 +300,7 @@ func (l *loader) checkDependencies(file *File) {
 			switch {
 			case d.Unit == u.Name:
 				r.faultAt(at, "a unit cannot depend on itself")
+			case !known && l.meant[possibleName(d.Unit)]: // it may be right once that unit has another name
 			case !known && !l.faults.full():
 				r.faultAt(at, "there is no unit %.100q%s", d.Unit, nearest.DidYouMean(d.Unit, all))
 			case known:

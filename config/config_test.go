@@ -10,7 +10,9 @@ import (
 
 // fakeHost is a host that has only the given files. Names are below /etc/hsu.
 func fakeHost(files map[string]string) Host {
-	variables := map[string]string{"HOME": "/home/me", "EMPTY": "", "SECRET": "hunter2", "PORT": "many"}
+	variables := map[string]string{
+		"HOME": "/home/me", "EMPTY": "", "SECRET": "hunter2", "PORT": "many", "HIDDEN": "987654",
+	}
 	known := func(name string) error {
 		if slices.Contains([]string{"search", "root"}, name) {
 			return nil

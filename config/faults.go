@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,6 +43,43 @@ func (e *FaultError) Error() string {
 		lines[i] = fault.String()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// UnitFault is something wrong with a unit that is not in the file itself, such as a program that this host does not
+// have.
+type UnitFault struct {
+	Unit, Key string
+	Err       error
+}
+
+// Locate returns the faults of units with the places of the keys that they are about. The file must be from
+// [LoadWithText]. What several units have from "defaults:" is a fault once.
+func (f *File) Locate(found []UnitFault) []Fault {
+	var faults faultList
+	for _, src := range f.sources {
+		faults.files = append(faults.files, src.name)
+	}
+	index := map[string]int{}
+	for i, u := range f.Units {
+		index[u.Name] = i
+	}
+	r := reader{faults: &faults}
+	for _, fault := range found {
+		i, known := index[fault.Unit]
+		if !known {
+			continue
+		}
+		r.path = []string{"units", fault.Unit, fault.Key}
+		at := f.units[i].deepest(fault.Key)
+		if items := itemsOf(at); len(items) > 0 {
+			at = items[0] // of a command, the program
+		}
+		r.fault(at, "%s", fault.Err)
+	}
+	if err, faulty := errors.AsType[*FaultError](faults.err()); faulty {
+		return err.Faults
+	}
+	return nil
 }
 
 // maxFaults bounds the faults of a file. A person does not read more, and suggesting names takes time.

@@ -32,8 +32,9 @@ type File struct {
 	ServiceOptions []ServiceOptions // likewise
 	Units          []Unit           // in the order of the files
 
-	main  *node
-	units []*node // of Units, with "defaults:"
+	main    *node
+	units   []*node   // of Units, with "defaults:"
+	sources []*source // of the main file and of the included ones
 }
 
 // Files returns the absolute paths of the configuration files that were read: the main one, and included ones that have
@@ -361,4 +362,10 @@ func (unitsValue) form() form {
 	return form{name: "a map of units", json: "object", items: &form{json: "object", keys: new(Unit).keys()}}
 }
 
-func (unitsValue) read(r *reader, n *node) { r.entries(n) }
+func (unitsValue) read(r *reader, n *node) {
+	if n.kind == listNode || n.kind == textNode {
+		r.fault(n, "must be a map of units by their names, such as {search: {command: [./bin/search]}}")
+		return
+	}
+	r.entries(n)
+}

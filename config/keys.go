@@ -1,5 +1,7 @@
 package config
 
+import "strings"
+
 // key describes one key of a map in the file, and where its value is kept.
 type key struct {
 	name  string
@@ -38,6 +40,17 @@ const (
 )
 
 func (k kinds) allow(unit kinds) bool { return k == 0 || unit == 0 || k&unit != 0 }
+
+// String returns the names of the kinds.
+func (k kinds) String() string {
+	var list []string
+	for _, one := range []kinds{integrated, managed, unmanaged} {
+		if k&one != 0 {
+			list = append(list, string(kindName(one)))
+		}
+	}
+	return strings.Join(list, " or ")
+}
 
 // change is the step by which a changed value takes effect.
 type change uint8

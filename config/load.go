@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
@@ -12,7 +14,19 @@ import (
 // Load reads a configuration file and the files that it includes. The error is a [*FaultError] if the file can be
 // read and is wrong.
 func Load(path string, host Host) (*File, error) {
-	l := loader{host: host}
+	file, err := LoadWithText(path, host)
+	if err != nil {
+		return nil, err
+	}
+	for _, src := range file.sources {
+		src.release()
+	}
+	return file, nil
+}
+
+// LoadWithText is [Load], but the file keeps its text for [File.Locate].
+func LoadWithText(path string, host Host) (*File, error) {
+	l := loader{host: host, meant: map[string]bool{}}
 	main, err := l.read(path, false)
 	if err != nil {
 		return nil, err
@@ -31,8 +45,8 @@ func Load(path string, host Host) (*File, error) {
 	if err := l.faults.err(); err != nil {
 		return nil, err
 	}
-	for _, tree := range append(l.included, main) {
-		tree.at.src.release()
+	for _, tree := range append([]*node{main}, l.included...) {
+		file.sources = append(file.sources, tree.at.src)
 	}
 	return file, nil
 }
@@ -43,7 +57,8 @@ type loader struct {
 	faults   faultList
 	broken   bool // a file is not YAML: then only that is reported
 	included []*node
-	nodes    int // of all units, with "defaults:"
+	nodes    int             // of all units, with "defaults:"
+	meant    map[string]bool // the possible names that are almost those of units with impossible ones
 }
 
 func (l *loader) reader() *reader { return &reader{host: l.host, faults: &l.faults} }
@@ -143,7 +158,7 @@ func (l *loader) checkIncluded() {
 		}
 		if units := tree.get("units"); units != nil {
 			r.path = []string{"units"}
-			r.entries(units)
+			unitsValue{}.read(r, units)
 		}
 	}
 }
@@ -170,15 +185,19 @@ func (l *loader) readUnits(file *File) {
 		if units == nil || units.kind != mapNode {
 			continue
 		}
+		misplaced := l.checkIndented(units, form.keys)
 		for _, e := range units.entries {
-			if ignored(e.name) || l.faults.full() || !l.checkName(e, first) {
+			if ignored(e.name) || l.faults.full() || misplaced[e.name] {
 				continue
 			}
+			single := l.checkName(e, units, first)
 			kind := l.reader().kindOf(e.value, defaults)
 			unit = fresh[kind]
 			unit.Name = e.name
 			n := l.readUnit(form, &unit, e, defaults, kind)
-			file.Units, file.units = append(file.Units, unit), append(file.units, n)
+			if single { // otherwise the name of other faults would be that of the first
+				file.Units, file.units = append(file.Units, unit), append(file.units, n)
+			}
 			if workers += unit.Replicas; workers > MaxWorkers {
 				l.faults.add(e.at, "the units have more than %d workers together", MaxWorkers)
 				return
@@ -191,17 +210,43 @@ func (l *loader) readUnits(file *File) {
 	}
 }
 
-// checkName reports whether a unit has a name of its own that is possible.
-func (l *loader) checkName(e entry, first map[string]place) bool {
-	if reason := nameFault(e.name); reason != "" {
-		l.faults.add(e.at, "units: %.100q %s", e.name, reason)
-		return false
+// checkIndented reports keys of a unit that stand where the names of units do. It returns the names of all entries that
+// are not to be read as units.
+func (l *loader) checkIndented(units *node, keys []key) map[string]bool {
+	unitKey := func(e entry) bool { return find(keys, e.name) != nil }
+	if !slices.ContainsFunc(units.entries, func(e entry) bool {
+		return unitKey(e) && (e.value.kind == textNode || e.value.kind == listNode)
+	}) {
+		return nil
 	}
-	if other, twice := first[e.name]; twice {
+	misplaced := map[string]bool{}
+	for i, e := range units.entries {
+		if unitKey(e) {
+			misplaced[e.name] = true
+			l.faults.add(e.at, "units: %q is a key of a unit: indent it below the name of the unit", e.name)
+		} else if i+1 < len(units.entries) && unitKey(units.entries[i+1]) && e.value.kind == nullNode {
+			misplaced[e.name] = true
+		}
+	}
+	return misplaced
+}
+
+// checkName reports a name that is impossible or taken to the faults. It returns whether no unit before has the name.
+func (l *loader) checkName(e entry, units *node, first map[string]place) bool {
+	other, twice := first[e.name]
+	if twice {
 		l.faults.add(e.at, "units: %q is defined twice: first in %s:%d", e.name, other.src.name, other.line)
 		return false
 	}
 	first[e.name] = e.at
+	if reason := nameFault(e.name); reason != "" {
+		name, suggestion := possibleName(e.name), ""
+		l.meant[name] = true
+		if name != "" && units.get(name) == nil && first[name] == (place{}) {
+			suggestion = fmt.Sprintf(" (did you mean %q?)", name)
+		}
+		l.faults.add(e.at, "units: %.100q %s%s", e.name, reason, suggestion)
+	}
 	return true
 }
 
@@ -245,4 +290,22 @@ func nameFault(name string) string {
 		return "must not end in a dash and a number, which is the form of the ids of workers"
 	}
 	return ""
+}
+
+// possibleName returns the name of a unit that is written almost like an impossible one, or "".
+func possibleName(name string) string {
+	if strings.ContainsFunc(name, func(c rune) bool { return c >= utf8.RuneSelf }) {
+		return ""
+	}
+	words := strings.FieldsFunc(strings.ToLower(name), func(c rune) bool {
+		return c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9')
+	})
+	possible := strings.Trim(strings.Join(words, "-"), "_-")
+	if before, after, found := cutLast(possible, "-"); found && strings.Trim(after, "0123456789") == "" {
+		possible = before + after
+	}
+	if nameFault(possible) != "" || ignored(possible) {
+		return ""
+	}
+	return possible
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/nearest"
 )
 
 func (u *Unit) policyKeys() []key {
@@ -182,7 +184,8 @@ func signal(at *Signal) value {
 	return scalar[Signal]{at: at, in: in, parse: func(s string) (Signal, error) {
 		name := strings.TrimPrefix(s, "SIG")
 		if !slices.Contains(signals, name) {
-			return "", errors.New("must be one of " + strings.Join(signals, ", "))
+			return "", errors.New("must be one of " + strings.Join(signals, ", ") +
+				nearest.DidYouMean(strings.TrimPrefix(strings.ToUpper(s), "SIG"), signals))
 		}
 		return Signal(name), nil
 	}}

@@ -18,7 +18,10 @@ func duration(at *time.Duration, least time.Duration) value {
 	return scalar[time.Duration]{at: at, in: in, parse: func(s string) (time.Duration, error) {
 		d, err := parseDuration(s)
 		if err != nil {
-			return 0, err
+			return 0, respelled(err, s, timeWords, func(s string) bool {
+				_, err := parseDuration(s)
+				return err == nil
+			})
 		}
 		if d < least {
 			return 0, fmt.Errorf("must be at least %s", least)
@@ -56,8 +59,8 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		if _, numErr := strconv.ParseFloat(s, 64); numErr == nil {
-			return 0, errors.New(wrong + ": the unit is missing")
+		if _, numErr := strconv.ParseFloat(s, 64); numErr == nil && days == 0 {
+			return 0, valueError{fmt.Errorf("%s: the unit is missing, write %ss for seconds", wrong, s)}
 		}
 		return 0, errors.New(wrong)
 	}
@@ -96,10 +99,16 @@ func size(at *Size, least Size) value {
 	in := form{name: name, json: "string", pattern: `^[0-9]+(\.[0-9]+)?([KMGT]iB|[kKMGT]?B)?$|\$`, words: []string{"0"}}
 	return scalar[Size]{at: at, in: in, parse: func(s string) (Size, error) {
 		v, err := parseSize(s)
-		if err == nil && v < least {
+		switch {
+		case err != nil:
+			return 0, respelled(err, s, sizeWords, func(s string) bool {
+				_, err := parseSize(s)
+				return err == nil
+			})
+		case v < least:
 			return 0, fmt.Errorf("must be at least %d bytes", least)
 		}
-		return v, err
+		return v, nil
 	}}
 }
 
@@ -120,7 +129,7 @@ func parseSize(s string) (Size, error) {
 	case factor == 0 && digits == "0":
 		return 0, nil
 	case factor == 0 && err == nil:
-		return 0, fmt.Errorf("%w: the unit is missing", wrong)
+		return 0, valueError{fmt.Errorf("%w: the unit is missing, write %sB for bytes", wrong, digits)}
 	case errors.Is(err, strconv.ErrRange):
 		return 0, errTooLarge
 	case err != nil:
@@ -139,3 +148,34 @@ func parseSize(s string) (Size, error) {
 }
 
 var errTooLarge = errors.New("is too large: at most 8388607TiB are possible")
+
+// timeWords and sizeWords are units in other spellings, in lower case, and how a file has them.
+var (
+	timeWords = map[string]string{
+		"s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s",
+		"m": "m", "min": "m", "mins": "m", "minute": "m", "minutes": "m",
+		"h": "h", "hr": "h", "hrs": "h", "hour": "h", "hours": "h", "d": "d", "day": "d", "days": "d",
+		"ms": "ms", "msec": "ms", "millisecond": "ms", "milliseconds": "ms",
+	}
+	sizeWords = map[string]string{
+		"b": "B", "byte": "B", "bytes": "B",
+		"k": "KiB", "ki": "KiB", "kib": "KiB", "kb": "kB", "m": "MiB", "mi": "MiB", "mib": "MiB", "mb": "MB",
+		"g": "GiB", "gi": "GiB", "gib": "GiB", "gb": "GB", "t": "TiB", "ti": "TiB", "tib": "TiB", "tb": "TB",
+	}
+)
+
+// respelled returns err, with what to write if the text is a number with a unit in another spelling, such as 30 seconds
+// or 512m.
+func respelled(err error, text string, words map[string]string, valid func(string) bool) error {
+	lower := strings.ToLower(strings.TrimSpace(text))
+	digits := strings.TrimRight(lower, "abcdefghijklmnopqrstuvwxyz")
+	name, number := lower[len(digits):], strings.TrimSpace(digits)
+	other := number + words[name]
+	if weeks, notNumber := strconv.ParseUint(number, 10, 16); name == "w" && notNumber == nil {
+		other = fmt.Sprintf("%dd", 7*weeks)
+	}
+	if other == number || other == text || !valid(other) {
+		return err
+	}
+	return valueError{fmt.Errorf("%w: write %s", err, other)}
+}

@@ -200,8 +200,53 @@ func (s *source) syntaxError(err error) (place, string) {
 		return place{src: s}, "the text is not YAML"
 	}
 	message := located.GetMessage()
+	for _, reason := range syntaxReasons {
+		if reason.parser == message {
+			message = reason.plain
+			break
+		}
+	}
+	if strings.HasSuffix(message, "is a reserved character") {
+		message += ": a text that begins with it needs quotes"
+	}
 	if strings.Contains(message, "\t") {
 		message = strings.ReplaceAll(message, "\t", `\t`) + ": indent with spaces, not with tabs"
 	}
 	return s.at(located.GetToken()), message
+}
+
+// syntaxReasons are messages of the parser, and what they mean to the person who has written the file.
+var syntaxReasons = []struct{ parser, plain string }{
+	{
+		"value is not allowed in this context",
+		"this does not fit to the lines above: indent the keys of a map, and the items of a list, by the same number " +
+			"of spaces",
+	},
+	{
+		"mapping value is not allowed in this context",
+		"keys are below a value, or a colon is in it: indent the next line like the other keys of the map, or quote " +
+			"the value",
+	},
+	{"non-map value is specified", "this is no key with a value: write a key, a colon and a space before the value"},
+	{"unexpected key name", "this is no key with a value: write a key, a colon and a space before the value"},
+	{
+		"value is not allowed in this context. map key-value is pre-defined",
+		"a text follows a complete value: quote all of it, such as \"*/5 * * * *\"",
+	},
+	{
+		"block sequence entries are not allowed in this context",
+		"a list begins in the line below its key, or is in brackets: [a, b]",
+	},
+	{"undefined alias name", "a * begins an alias: quote a text such as \"* * * * *\""},
+	{"unexpected scalar value type", "a * begins an alias, and an & an anchor: quote a text that begins with one"},
+	{"could not find flow map content", "the map has no end: a } is missing"},
+	{"undefined anchor name", "an & begins an anchor: quote a text that contains it"},
+	{"sequence end token ']' not found", "the list has no end: a ] is missing"},
+	{"could not find flow mapping end token '}'", "the map has no end: a } is missing"},
+	{"',' or ']' must be specified", "the list before this has no end: a comma or a ] is missing"},
+	{"',' or '}' must be specified", "the map before this has no end: a comma or a } is missing"},
+	{"could not find '[' character corresponding to ']'", "this ] closes no list: a [ is missing"},
+	{"could not find '{' character corresponding to '}'", "this } closes no map: a { is missing"},
+	{"could not find end character of double-quoted text", "the text has no end: a \" is missing"},
+	{"could not find end character of single-quoted text", "the text has no end: a ' is missing"},
 }

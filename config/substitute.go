@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/core-tools/hsu-master/internal/placeholder"
@@ -134,9 +136,12 @@ func (r *reader) fileContent(n *node, file string, in use) (content, failed stri
 		return "", "${file:} names no file"
 	}
 	path := n.at.src.absolute(file)
-	bytes, err := r.host.ReadFile(path)
-	if err != nil {
-		return "", err.Error()
+	bytes, err := readTrusted(r.host, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Sprintf("there is no file %.100q", file)
+	case err != nil:
+		return "", err.Error() // it names the folder or file
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(string(bytes), "\n"), "\r"), ""
 }

@@ -190,8 +190,10 @@ func schedule(at *string) value {
 		if strings.Contains(s, "TZ=") {
 			return "", errors.New("must not set a time zone: the file's key timezone does that")
 		}
-		_, err := times.Parse(s, "UTC")
-		return s, err
+		if _, err := times.Parse(s, "UTC"); err != nil {
+			return "", valueError{err}
+		}
+		return s, nil
 	}}
 }
 
@@ -220,7 +222,7 @@ func (dependenciesValue) form() form {
 
 func (v dependenciesValue) read(r *reader, n *node) {
 	if n.kind == listNode || n.kind == textNode {
-		r.fault(n, "must be a map such as {db: ready}")
+		r.fault(n, "must be a map such as {%s}", exampleOfDependencies(n))
 		return
 	}
 	entries, _ := r.entries(n)
@@ -232,4 +234,18 @@ func (v dependenciesValue) read(r *reader, n *node) {
 		r.within(e.name, func() { oneOf(&d.Condition, Started, Ready, Completed).read(r, e.value) })
 		*v.at = append(*v.at, d)
 	}
+}
+
+// exampleOfDependencies returns the map for the units that were given in another form.
+func exampleOfDependencies(n *node) string {
+	var entries []string
+	for _, item := range append([]*node{n}, n.items...) {
+		if item.kind == textNode && nameFault(item.text) == "" {
+			entries = append(entries, item.text+": ready")
+		}
+	}
+	if text := strings.Join(entries, ", "); text != "" && len(text) <= maxShown {
+		return text
+	}
+	return "db: ready"
 }

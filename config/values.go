@@ -33,6 +33,12 @@ type scalar[T any] struct {
 	use   use
 }
 
+// valueError is the error of a parse whose text has a part of the value. It is not shown for the value of a variable,
+// which may be secret.
+type valueError struct{ error }
+
+func (e valueError) Unwrap() error { return e.error }
+
 func (s scalar[T]) form() form { return s.in }
 
 func (s scalar[T]) read(r *reader, n *node) {
@@ -45,6 +51,9 @@ func (s scalar[T]) read(r *reader, n *node) {
 		replaced := ""
 		if text != n.text {
 			replaced = ", with its variables replaced,"
+			if _, shown := errors.AsType[valueError](err); shown {
+				err = errors.New("must be " + s.in.name)
+			}
 		}
 		r.fault(n, "%s%s %s", r.quote(n), replaced, err)
 		return
@@ -87,14 +96,13 @@ func (p pathValue) read(r *reader, n *node) {
 func yesNo(at *bool) value {
 	const name = "true or false"
 	return scalar[bool]{at: at, in: form{name: name, json: "boolean"}, parse: func(s string) (bool, error) {
-		switch s {
-		case "true":
-			return true, nil
-		case "false":
-			return false, nil
-		case "yes", "on", "y":
+		if s == "true" || s == "false" {
+			return s == "true", nil
+		}
+		switch strings.ToLower(s) {
+		case "true", "yes", "on", "y", "1":
 			return false, errors.New("must be true or false: write true")
-		case "no", "off", "n":
+		case "false", "no", "off", "n", "0":
 			return false, errors.New("must be true or false: write false")
 		}
 		return false, errors.New("must be true or false")
@@ -147,6 +155,9 @@ func oneOf[S ~string](at *S, allowed ...S) value {
 	return scalar[S]{at: at, in: form{name: name, json: "string", allowed: list}, parse: func(s string) (S, error) {
 		if slices.Contains(list, s) {
 			return S(s), nil
+		}
+		if other := otherWords[s]; slices.Contains(list, other) {
+			s = other
 		}
 		return "", errors.New("must be " + name + nearest.DidYouMean(s, list))
 	}}
@@ -244,6 +255,10 @@ func (m textMapValue) form() form {
 }
 
 func (m textMapValue) read(r *reader, n *node) {
+	if n.kind == listNode || n.kind == textNode {
+		r.fault(n, "must be a map such as {NAME: VALUE}")
+		return
+	}
 	entries, ok := r.entries(n)
 	if !ok {
 		return
@@ -255,6 +270,10 @@ func (m textMapValue) read(r *reader, n *node) {
 			continue
 		}
 		r.within(e.name, func() {
+			if e.value.kind == nullNode {
+				r.fault(e.value, `has no value: write "" for an empty text`)
+				return
+			}
 			if text, ok := r.text(e.value, m.use, "a text"); ok {
 				values[e.name] = text
 			}

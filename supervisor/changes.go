@@ -21,7 +21,7 @@ const (
 	ActionReplace  Action = "replace"  // one after the other, behind readiness
 	ActionUpdate   Action = "update"   // the new settings apply at once, the processes stay
 	ActionOutdated Action = "outdated" // the executable has changed; the processes stay
-	ActionBlocked  Action = "blocked"  // the executable cannot be started; living processes stay
+	ActionBlocked  Action = "blocked"  // workers cannot be started; living processes stay
 	ActionWatch    Action = "watch"    // the process of an unmanaged unit is searched for
 	ActionUnwatch  Action = "unwatch"  // it is not any more; the process stays
 )
@@ -100,15 +100,20 @@ func (c *changer) outdated(u *unit.Spec) []string {
 	return ids
 }
 
-// blocked returns the units whose executable cannot be started, such as a missing one.
+// blocked returns the units whose workers cannot be started, because the executable or the folder is missing, for
+// example.
 func blocked(units []unit.Spec) []Change {
 	var changes []Change
 	for u := range unit.All(units) {
 		if u.Replicas == 0 || !u.Starts() {
 			continue
 		}
-		if _, _, err := u.Executable(); err != nil {
-			changes = append(changes, Change{u.Name, ActionBlocked, workersOf(u, 0), []string{err.Error()}})
+		var reasons []string
+		for _, o := range u.StartErrors() {
+			reasons = append(reasons, o.Error())
+		}
+		if len(reasons) > 0 {
+			changes = append(changes, Change{u.Name, ActionBlocked, workersOf(u, 0), reasons})
 		}
 	}
 	return changes

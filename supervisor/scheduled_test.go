@@ -391,16 +391,16 @@ func TestScheduleCallOfAScheduledWorkerFailsAtOnce(t *testing.T) {
 
 func TestScheduleUnitWithScheduleIsChecked(t *testing.T) {
 	for fault, change := range map[string]func(*unit.Spec){
-		"never due":          func(u *unit.Spec) { u.Schedule.Cron = "0 0 30 2 *" },
-		"time zone":          func(u *unit.Spec) { u.Schedule.TimeZone = "Mars/Olympus" },
-		"managed":            func(u *unit.Spec) { u.Kind = unit.Integrated },
-		"one replica":        func(u *unit.Spec) { u.Replicas = 2 },
-		"restart policy":     func(u *unit.Spec) { u.Restart.Mode = unit.RestartAlways },
-		`missed "perhaps"`:   func(u *unit.Spec) { u.Schedule.Missed = "perhaps" },
-		"five fields":        func(u *unit.Spec) { u.Schedule.Cron = "@daily" },
-		"set a time zone":    func(u *unit.Spec) { u.Schedule.Cron = "TZ=UTC 0 3 * * *" },
-		"above maximum":      func(u *unit.Spec) { u.Schedule.Cron = "0 25 * * *" },
-		"beginning of range": func(u *unit.Spec) { u.Schedule.Cron = "9-3 * * * *" },
+		"never due":            func(u *unit.Spec) { u.Schedule.Cron = "0 0 30 2 *" },
+		"time zone":            func(u *unit.Spec) { u.Schedule.TimeZone = "Mars/Olympus" },
+		"managed":              func(u *unit.Spec) { u.Kind = unit.Integrated },
+		"one replica":          func(u *unit.Spec) { u.Replicas = 2 },
+		"restart policy":       func(u *unit.Spec) { u.Restart.Mode = unit.RestartAlways },
+		`missed "perhaps"`:     func(u *unit.Spec) { u.Schedule.Missed = "perhaps" },
+		"five fields":          func(u *unit.Spec) { u.Schedule.Cron = "@daily" },
+		"set a time zone":      func(u *unit.Spec) { u.Schedule.Cron = "TZ=UTC 0 3 * * *" },
+		`has the hour "25"`:    func(u *unit.Spec) { u.Schedule.Cron = "0 25 * * *" },
+		`has the minute "9-3"`: func(u *unit.Spec) { u.Schedule.Cron = "9-3 * * * *" },
 	} {
 		u := unitOf(t, "worker", 1)
 		runsAt("0 3 * * *")(&u)

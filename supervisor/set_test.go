@@ -205,6 +205,43 @@ func TestApplyStartsAFailedWorkerWhoseProgramWasMissing(t *testing.T) {
 	})
 }
 
+// A folder that is missing is treated like a missing program.
+func TestApplyWithoutTheWorkingFolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		u := unitOf(t, "worker", 1)
+		u.Dir = filepath.Join(t.TempDir(), "folder")
+		wantBlocked := func() {
+			t.Helper()
+			changes, err := m.Changes(t.Context(), u)
+			got := DescribeChanges(changes)
+			if err != nil || strings.Contains(got, "replace") ||
+				!strings.Contains(got, "blocked worker-0 (working folder: there is no folder "+u.Dir) {
+				t.Errorf("Changes = %s, %v, want that the folder is missing", got, err)
+			}
+		}
+		wantBlocked()
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		settle(time.Second)
+		if got, starts := m.ids(), world.starts("worker-0"); got != "worker-0 running" || starts != 1 {
+			t.Errorf("workers are %s after %d starts, want the first process", got, starts)
+		}
+		wantBlocked()
+		if err := os.Mkdir(u.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		changes, err := m.Changes(t.Context(), u)
+		if err != nil || len(changes) != 1 || changes[0].Action != ActionReplace {
+			t.Errorf("Changes = %+v, %v, want its replacement", changes, err)
+		}
+		m.stop(nil)
+	})
+}
+
 // Settings that do not affect a process apply to the living one.
 func TestApplyChangesTheHealthOfALivingWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

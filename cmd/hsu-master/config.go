@@ -43,7 +43,12 @@ const fromFlag = "from"
 
 // loadConfig reads a configuration file. An error is one of usage, unless the file cannot be read.
 func loadConfig(path string, host configfile.Host) (*configfile.File, error) {
-	file, err := configfile.Load(path, host)
+	return explained(path, func() (*configfile.File, error) { return configfile.Load(path, host) })
+}
+
+// explained returns the file that read returns, or its faults as an error of usage.
+func explained(path string, read func() (*configfile.File, error)) (*configfile.File, error) {
+	file, err := read()
 	faulty, ok := errors.AsType[*configfile.FaultError](err)
 	switch {
 	case err == nil:
@@ -59,7 +64,9 @@ func loadConfig(path string, host configfile.Host) (*configfile.File, error) {
 }
 
 func checkConfig(c *cli.Context, path string) error {
-	file, err := loadConfig(path, configfile.ThisHost())
+	file, err := explained(path, func() (*configfile.File, error) {
+		return configfile.LoadWithText(path, configfile.ThisHost())
+	})
 	if err != nil {
 		return err
 	}
@@ -73,24 +80,38 @@ func checkConfig(c *cli.Context, path string) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", render.Printable(path),
 		render.Count(len(file.Units), "unit"), render.Count(workers, "worker"))
-	if fault := notStartable(units); fault != nil {
+	if found := file.Locate(startFaults(units)); len(found) > 0 {
 		fmt.Fprintln(c.App.Writer, "but on this host, these cannot be started:")
-		for line := range strings.SplitSeq(fault.Error(), "\n") {
-			fmt.Fprintln(c.App.Writer, render.Printable(line))
+		for _, fault := range found {
+			fmt.Fprintln(c.App.Writer, fault)
 		}
 	}
 	return nil
 }
 
-// notStartable returns why the programs of units cannot be started on this host.
+// startFaults returns why workers of units cannot be started on this host.
+func startFaults(units []unit.Spec) []configfile.UnitFault {
+	var found []configfile.UnitFault
+	for _, u := range units {
+		if !u.Starts() {
+			continue
+		}
+		for _, o := range u.StartErrors() {
+			found = append(found, configfile.UnitFault{Unit: u.Name, Key: o.Key, Err: o.Err})
+		}
+	}
+	return found
+}
+
+// notStartable returns an error with the reasons why workers of units cannot be started on this host.
 func notStartable(units []unit.Spec) error {
 	var errs []error
 	for _, u := range units {
 		if !u.Starts() {
 			continue
 		}
-		if _, _, err := u.Executable(); err != nil {
-			errs = append(errs, fmt.Errorf("unit %s: %w", u.Name, err))
+		for _, o := range u.StartErrors() {
+			errs = append(errs, fmt.Errorf("unit %s: %w", u.Name, o))
 		}
 	}
 	return errors.Join(errs...)

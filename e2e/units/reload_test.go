@@ -149,6 +149,41 @@ units: {a: {kind: managed, command: [./program], start: {settle: 20ms}}}
 	s.WantNothingLeft()
 }
 
+// So it is with a folder, and a master that finds none starts the other units.
+func TestReloadReportsAMissingWorkingFolder(t *testing.T) {
+	t.Parallel()
+	const text = `
+units:
+  a: {kind: managed, command: [sleep, "1000"], start: {settle: 20ms}}
+  b: {kind: managed, command: [sleep, "1000"], start: {settle: 20ms}, working_dir: "%s"}
+`
+	s := newSite(t, map[string]string{"hsu.yaml": fmt.Sprintf(text, "."), "new/keep": ""})
+	m := s.start()
+	before := s.awaitUp(2).Instances()
+	s.write("hsu.yaml", fmt.Sprintf(text, "missing"))
+	for _, flags := range [][]string{{"--dry-run"}, nil} {
+		s.reload(1, "b: cannot start 1 worker: working folder: there is no folder "+s.path("missing"), flags...)
+	}
+	s.awaitUp(2).WantInstances(t, before)
+	m.Stop()
+	m = s.start()
+	harness.WaitFor(t, "a is up, and b is not", func() error {
+		up := map[string]bool{}
+		for _, w := range s.Dump().Workers {
+			up[w.ID] = w.Status == "running"
+		}
+		if !up["a-0"] || up["b-0"] {
+			return fmt.Errorf("the running workers are %v", up)
+		}
+		return nil
+	})
+	s.write("hsu.yaml", fmt.Sprintf(text, "new"))
+	s.reload(0, "")
+	s.awaitUp(2)
+	m.Stop()
+	s.WantNothingLeft()
+}
+
 // enabled: false is the decision of the file.
 func TestDisabledUnitIsNotScaled(t *testing.T) {
 	t.Parallel()

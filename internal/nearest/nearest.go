@@ -16,6 +16,14 @@ const longest = 100
 // DidYouMean returns ` (did you mean "NAME"?)` with the name most similar to the given one, or "" if none is
 // similar enough.
 func DidYouMean(given string, names []string) string {
+	if found := Name(given, names); found != "" {
+		return fmt.Sprintf(" (did you mean %q?)", found)
+	}
+	return ""
+}
+
+// Name returns the name most similar to the given one, or "" if none is similar enough.
+func Name(given string, names []string) string {
 	if given == "" || len(given) > longest {
 		return ""
 	}
@@ -26,8 +34,5 @@ func DidYouMean(given string, names []string) string {
 			best, found = likeness, name
 		}
 	}
-	if found == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %q?)", found)
+	return found
 }

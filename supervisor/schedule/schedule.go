@@ -11,6 +11,7 @@ package schedule
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,13 +35,12 @@ func Parse(text, zone string) (Schedule, error) {
 	if strings.Contains(text, "TZ=") {
 		return Schedule{}, errors.New("must not set a time zone")
 	}
-	const fields = `must be five fields such as "0 3 * * *"`
-	if len(strings.Fields(text)) != 5 || strings.HasPrefix(text, "@") {
-		return Schedule{}, errors.New(fields + ": minute, hour, day of the month, month, day of the week")
+	if fault := notFiveFields(text); fault != "" {
+		return Schedule{}, errors.New(`must be five fields such as "0 3 * * *": ` + fault)
 	}
 	times, err := cron.ParseStandard(text)
 	if err != nil {
-		return Schedule{}, fmt.Errorf("%s: %w", fields, err)
+		return Schedule{}, faultyField(text, err)
 	}
 	if zone == "" {
 		zone = "Local"
@@ -57,6 +57,48 @@ func Parse(text, zone string) (Schedule, error) {
 		return Schedule{}, errors.New("is never due: no such day exists")
 	}
 	return s, nil
+}
+
+// shorthands are schedules of other programs that have no fields.
+var shorthands = map[string]string{
+	"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+	"@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
+}
+
+// notFiveFields returns why a text does not have five fields and what to write instead, or "".
+func notFiveFields(text string) string {
+	const names = "minute, hour, day of the month, month, day of the week"
+	fields := strings.Fields(text)
+	switch {
+	case shorthands[text] != "":
+		return "write " + strconv.Quote(shorthands[text])
+	case strings.HasPrefix(text, "@"):
+		return names
+	case len(fields) == 6:
+		return "there are six: leave out the seconds if it begins with them, or the year at the end"
+	case len(fields) != 5:
+		return names
+	}
+	return ""
+}
+
+// faultyField returns the error of the first field that is not valid. err is that of the whole.
+func faultyField(text string, err error) error {
+	for i, of := range []struct{ name, allowed string }{
+		{"minute", "numbers from 0 to 59"},
+		{"hour", "numbers from 0 to 23"},
+		{"day of the month", "numbers from 1 to 31"},
+		{"month", "numbers from 1 to 12, or JAN to DEC"},
+		{"day of the week", "numbers from 0 (Sunday) to 6, or SUN to SAT"},
+	} {
+		alone := []string{"*", "*", "*", "*", "*"}
+		alone[i] = strings.Fields(text)[i]
+		if _, err := cron.ParseStandard(strings.Join(alone, " ")); err != nil {
+			return fmt.Errorf("has the %s %.40q: it must be * or %s, such as 1,3 or 1-5 or */2", of.name, alone[i],
+				of.allowed)
+		}
+	}
+	return err
 }
 
 // IsZero reports whether s has no times.

@@ -231,9 +231,19 @@ func TestParseNamesTheFault(t *testing.T) {
 	const fields = `must be five fields such as "0 3 * * *": `
 	for _, test := range []struct{ text, zone, want string }{
 		{"TZ=UTC 0 3 * * *", "", "must not set a time zone"},
-		{"@daily", "", fields + "minute, hour, day of the month, month, day of the week"},
-		{"0 3 * * * *", "", fields + "minute, hour, day of the month, month, day of the week"},
-		{"0 25 * * *", "", fields + `end of range (25) above maximum (23): 25`},
+		{"@daily", "", fields + `write "0 0 * * *"`},
+		{"@reboot", "", fields + "minute, hour, day of the month, month, day of the week"},
+		{"0 3 * *", "", fields + "minute, hour, day of the month, month, day of the week"},
+		{
+			"0 3 * * * *", "",
+			fields + "there are six: leave out the seconds if it begins with them, or the year at the end",
+		},
+		{"0 25 * * *", "", `has the hour "25": it must be * or numbers from 0 to 23, such as 1,3 or 1-5 or */2`},
+		{
+			"0 3 * * MON-", "",
+			`has the day of the week "MON-": it must be * or numbers from 0 (Sunday) to 6, or SUN to SAT, such as ` +
+				"1,3 or 1-5 or */2",
+		},
 		{"0 0 30 2 *", "", "is never due: no such day exists"},
 		{"0 3 * * *", "Mars/Olympus", `time zone "Mars/Olympus" is not known on this host`},
 	} {

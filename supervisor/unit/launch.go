@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,13 +77,74 @@ func (u *Spec) environ(worker string, port int) (env []string, err error) {
 
 func mentionsPort(arg string) bool { return placeholder.In(arg, placeholder.Port) }
 
+// namePath is the next step of an operator if the executable of a worker is missing.
+const namePath = "name the worker's executable"
+
 // Executable returns the path of the unit's executable, and the file that its process will run: see
 // [executable.Check].
 func (u *Spec) Executable() (path string, runs identity.FileID, err error) {
-	if path, runs, err = u.program(u.Path, "name the worker's executable"); err != nil {
-		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
+	if path, runs, err = u.program(u.Path, namePath); err != nil {
+		return "", identity.FileID{}, StartError{keyCommand, err}
 	}
 	return path, runs, nil
+}
+
+// StartError is the error of a unit whose workers cannot be started on this host.
+type StartError struct {
+	Key string // of the unit in a configuration file: command or working_dir
+	Err error
+}
+
+func (o StartError) Error() string {
+	if o.Key == keyDir {
+		return "working folder: " + o.Err.Error()
+	}
+	return "worker path: " + o.Err.Error()
+}
+
+func (o StartError) Unwrap() error { return o.Err }
+
+// The values of [StartError.Key].
+const (
+	keyCommand = "command"
+	keyDir     = "working_dir"
+)
+
+// StartErrors returns the reasons why workers of the unit cannot be started on this host. They may go away: each start
+// checks the executable and the folder again.
+func (u *Spec) StartErrors() []StartError {
+	var found []StartError
+	if _, _, err := u.program(u.Path, namePath); err != nil {
+		found = append(found, StartError{keyCommand, err})
+	}
+	if err := u.checkDir(); err != nil {
+		found = append(found, StartError{keyDir, err})
+	}
+	return found
+}
+
+// checkDir returns an error if no worker can run in the folder of the unit.
+func (u *Spec) checkDir() error {
+	if u.Dir == "" {
+		return nil
+	}
+	info, err := os.Stat(u.Dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && mentionsPlaceholder(u.Dir):
+		return fmt.Errorf("there is no folder %s on this host: placeholders are not replaced in it", u.Dir)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no folder %s on this host: make it, or name another one", u.Dir)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is no folder: name the one that the workers run in", u.Dir)
+	}
+	return nil
+}
+
+func mentionsPlaceholder(text string) bool {
+	return slices.ContainsFunc([]string{placeholder.Port, placeholder.Unit, placeholder.Worker, placeholder.Replica},
+		func(name string) bool { return placeholder.In(text, name) })
 }
 
 // program returns the path of a program, and the file that its process will run. next is the next step of an operator
@@ -142,7 +205,8 @@ func (u *Spec) Hash() (string, error) {
 	return hash, err
 }
 
-// Version returns the hash of the unit and that of its executable.
+// Version returns the hash of the unit and that of its executable. It fails if one of them, or the folder of the
+// workers, is missing.
 func (u *Spec) Version() (unit, exe string, err error) {
 	path, err := LookUp(u.Path)
 	if err == nil {
@@ -150,6 +214,9 @@ func (u *Spec) Version() (unit, exe string, err error) {
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("read the worker's executable: %w", err)
+	}
+	if err := u.checkDir(); err != nil { // a worker is not replaced by one that cannot be started
+		return "", "", fmt.Errorf("find the working folder: %w", err)
 	}
 	start := []any{u.Name, exe, u.Args}
 	if word, noNumber := map[Port]string{NoPort: "no port", AnnouncedPort: "announced port"}[u.Port]; noNumber {

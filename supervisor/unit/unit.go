@@ -273,20 +273,20 @@ func orDefault[T comparable](value, fallback T) T {
 
 // Validate reports every fault of the unit, each with the name of its field.
 //
-// A faulty executable alone does not stop a master: it may be in the middle of being replaced, and living
+// A faulty executable or folder alone does not stop a master: it may be in the middle of being replaced, and living
 // workers need their master. Starting it then fails and is retried by the restart policy.
 func (u *Spec) Validate() error {
 	err := u.CheckFields()
 	if !u.Starts() {
 		return err
 	}
-	if _, _, e := u.Executable(); e != nil {
-		err = errors.Join(err, e)
+	for _, o := range u.StartErrors() {
+		err = errors.Join(err, o)
 	}
 	return err
 }
 
-// CheckFields is [Spec.Validate] without the executable.
+// CheckFields is [Spec.Validate] without the executable and the folder.
 func (u *Spec) CheckFields() error {
 	var errs []error
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {

@@ -68,7 +68,7 @@ func Serve(ctx context.Context, cfg Config, stderr io.Writer) (err error) {
 		defer reapOrphans(after)()
 	}
 	if cfg.UnitFault != nil {
-		log.Error("worker executable unusable", "error", cfg.UnitFault)
+		log.Error("workers cannot be started", "error", cfg.UnitFault)
 	}
 	err = runMaster(ctx, m, signals, notify, cfg.Detach, log)
 	if errors.Is(err, master.ErrUpgrade) {
