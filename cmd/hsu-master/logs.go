@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -124,35 +123,11 @@ func printLogs(c *cli.Context) error {
 	}
 	ctx, end := terminal.WithReader(c.Context, c.App.Writer)
 	defer end()
-	err = receiveLogs(ctx, f, req, out)
+	err = (&logReader{folders: f, req: req, out: out}).run(ctx)
 	if errors.Is(context.Cause(ctx), terminal.ErrNoReader) { // it may have gone before the master was asked
 		return nil
 	}
 	return err
-}
-
-// receiveLogs prints the lines that the running master sends.
-func receiveLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *logPrinter) error {
-	conn, err := dialAdmin(ctx, f)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	stream, err := adminpb.NewAdminClient(conn).Logs(ctx, req)
-	for err == nil {
-		var resp *adminpb.LogsResponse
-		if resp, err = stream.Recv(); err == nil {
-			err = out.print(resp)
-		}
-	}
-	switch {
-	case errors.Is(err, io.EOF), ctx.Err() != nil:
-		return nil
-	case status.Code(err) == codes.Unavailable:
-		return exit.Hint(errors.New("the master has ended"),
-			`its workers may go on: the same command without --follow reads their files`)
-	}
-	return logsError(err, f, req.GetNames())
 }
 
 // unknownLog returns the error for names of which one is no worker or unit, with the path of the log if it is that of a
