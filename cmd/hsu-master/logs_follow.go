@@ -28,7 +28,7 @@ type logReader struct {
 
 	begun     time.Time          // when the first master was asked
 	positions bool               // the first master sends positions
-	held      []*adminpb.LogText // parts of a text whose position has not come
+	held      []*adminpb.LogText // texts, of which the last one is not complete
 }
 
 // run prints lines until the request is answered or ctx is done.
@@ -94,9 +94,18 @@ func (r *logReader) receive(
 	return begun, err
 }
 
-// print prints texts. It holds the parts of one until all of them have come: the position of a text is behind its end.
+// print prints texts. It joins the parts of one, and holds them until all have come: the position of a text is behind
+// its end.
 func (r *logReader) print(resp *adminpb.LogsResponse) error {
-	r.held = append(r.held, resp.GetTexts()...)
+	for _, text := range resp.GetTexts() {
+		if n := len(r.held); n > 0 && r.held[n-1].GetPart() {
+			last := r.held[n-1]
+			last.Text = append(last.Text, text.GetText()...)
+			last.Part, last.Position = text.GetPart(), text.GetPosition()
+			continue
+		}
+		r.held = append(r.held, text)
+	}
 	if n := len(r.held); n > 0 && r.held[n-1].GetPart() {
 		return nil
 	}
