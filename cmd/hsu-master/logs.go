@@ -37,7 +37,7 @@ const followedLines = 10
 func logsCommand() *cli.Command {
 	cmd := leaf("logs", "print the output of workers", nil,
 		&cli.BoolFlag{Name: "all", Usage: "all workers"},
-		&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is written, until interrupted"},
+		&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines, also with the next masters, until interrupted"},
 		&cli.IntFlag{
 			Name: "lines", Aliases: []string{"n"},
 			Usage: fmt.Sprintf("`N` last lines of each worker (default: all, with --follow %d)", followedLines),
@@ -54,16 +54,16 @@ func logsCommand() *cli.Command {
 	cmd.Description = `Prints the lines in the logs of the workers and in their rotated files, of one
 worker after the other. Lines of several workers begin with the worker's id.
 With --follow, new lines come in the order in which they are written, also of
-later instances, of workers that a unit gets meanwhile, and over rotations; the
-command ends when the master ends.
+later instances, of workers that a unit gets meanwhile, over rotations, and with
+the next master if one ends: no line is lost or repeated.
 
 Lines have no time of their own, so --since leaves out those that are known to
 be older, and may print some that are: see hsu-master(1).
 
 Without a running master, the files are read; --follow needs one.
 
-Exit codes: 0 done, 1 no output can be read or the master has ended, 2 wrong
-usage, 3 no master is running.`
+Exit codes: 0 done, 1 no output can be read, 2 wrong usage, 3 no master is
+running.`
 	return cmd
 }
 

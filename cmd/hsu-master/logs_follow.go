@@ -28,7 +28,7 @@ type logReader struct {
 
 	begun     time.Time          // when the first master was asked
 	positions bool               // the first master sends positions
-	held      []*adminpb.LogText // texts, of which the last one is not complete
+	held      []*adminpb.LogText // a text that is not complete
 }
 
 // run prints lines until the request is answered or ctx is done.
@@ -94,8 +94,7 @@ func (r *logReader) receive(
 	return begun, err
 }
 
-// print prints texts. It joins the parts of one, and holds them until all have come: the position of a text is behind
-// its end.
+// print prints texts. It joins the parts of one, and holds them until all have come: the position is that of the whole.
 func (r *logReader) print(resp *adminpb.LogsResponse) error {
 	for _, text := range resp.GetTexts() {
 		if n := len(r.held); n > 0 && r.held[n-1].GetPart() {
@@ -106,11 +105,11 @@ func (r *logReader) print(resp *adminpb.LogsResponse) error {
 		}
 		r.held = append(r.held, text)
 	}
-	if n := len(r.held); n > 0 && r.held[n-1].GetPart() {
-		return nil
-	}
 	texts := r.held
 	r.held = nil
+	if n := len(texts); n > 0 && texts[n-1].GetPart() {
+		texts, r.held = texts[:n-1], []*adminpb.LogText{texts[n-1]}
+	}
 	if err := r.out.print(&adminpb.LogsResponse{Texts: texts}); err != nil {
 		return err
 	}
