@@ -172,14 +172,14 @@ func sendChunks(chunks []tail.Chunk, send func(*adminpb.LogsResponse) error) err
 func positionToProto(p tail.Position) *adminpb.LogPosition {
 	return &adminpb.LogPosition{
 		File: p.File, Offset: p.Offset, Size: uint32(p.Size), //nolint:gosec // the size of a line
-		Sum: p.Sum, Inode: p.Inode, Cut: p.Cut,
+		Sum: p.Sum, Inode: p.Inode,
 	}
 }
 
 func positionOf(p *adminpb.LogPosition) tail.Position {
 	return tail.Position{
 		File: p.GetFile(), Offset: p.GetOffset(), Size: int(p.GetSize()),
-		Sum: p.GetSum(), Inode: p.GetInode(), Cut: p.GetCut(),
+		Sum: p.GetSum(), Inode: p.GetInode(),
 	}
 }
 

@@ -46,7 +46,7 @@ func TestPositionsOfTextsInParts(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 2*mostText+1)
 	var texts []*adminpb.LogText
 	err := sendChunks([]tail.Chunk{
-		{Worker: "a-0", Text: long, Position: &tail.Position{File: 1, Offset: 5, Size: 2, Sum: 3, Inode: 4, Cut: true}},
+		{Worker: "a-0", Text: long, Position: &tail.Position{File: 1, Offset: 5, Size: 2, Sum: 3, Inode: 4}},
 		{Worker: "b-0", Text: []byte("b\n"), Position: &tail.Position{File: 7}},
 		{Worker: "b-0", Notice: "n"},
 		{Worker: "a-0", Position: &tail.Position{File: 2}},
@@ -63,7 +63,7 @@ func TestPositionsOfTextsInParts(t *testing.T) {
 	if err != nil || got.String() != want {
 		t.Errorf("%v, sent\n%swant\n%s", err, got.String(), want)
 	}
-	for _, p := range []tail.Position{{}, {File: 1, Offset: 5, Size: 2, Sum: 3, Inode: 4, Cut: true}} {
+	for _, p := range []tail.Position{{}, {File: 1, Offset: 5, Size: 2, Sum: 3, Inode: 4}} {
 		if back := positionOf(positionToProto(p)); back != p {
 			t.Errorf("%+v comes back as %+v", p, back)
 		}

@@ -1660,9 +1660,7 @@ type LogPosition struct {
 	Size uint32 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	Sum  uint32 `protobuf:"varint,4,opt,name=sum,proto3" json:"sum,omitempty"`
 	// Inode of the log; 0: not known.
-	Inode uint64 `protobuf:"varint,5,opt,name=inode,proto3" json:"inode,omitempty"`
-	// The line was cut there, and goes on.
-	Cut           bool `protobuf:"varint,6,opt,name=cut,proto3" json:"cut,omitempty"`
+	Inode         uint64 `protobuf:"varint,5,opt,name=inode,proto3" json:"inode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1730,13 +1728,6 @@ func (x *LogPosition) GetInode() uint64 {
 		return x.Inode
 	}
 	return 0
-}
-
-func (x *LogPosition) GetCut() bool {
-	if x != nil {
-		return x.Cut
-	}
-	return false
 }
 
 // LogsResponse has lines in the order in which they were written.
@@ -4362,14 +4353,13 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"AfterEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
 	"\x05value\x18\x02 \x01(\v2 .hsu.master.admin.v1.LogPositionR\x05value:\x028\x01B\b\n" +
-	"\x06_lines\"\x87\x01\n" +
+	"\x06_lines\"u\n" +
 	"\vLogPosition\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\rR\x04size\x12\x10\n" +
 	"\x03sum\x18\x04 \x01(\rR\x03sum\x12\x14\n" +
-	"\x05inode\x18\x05 \x01(\x04R\x05inode\x12\x10\n" +
-	"\x03cut\x18\x06 \x01(\bR\x03cut\"`\n" +
+	"\x05inode\x18\x05 \x01(\x04R\x05inode\"`\n" +
 	"\fLogsResponse\x122\n" +
 	"\x05texts\x18\x01 \x03(\v2\x1c.hsu.master.admin.v1.LogTextR\x05texts\x12\x1c\n" +
 	"\tpositions\x18\x02 \x01(\bR\tpositions\"\xcf\x01\n" +

@@ -25,8 +25,6 @@ type Position struct {
 	Sum  uint32
 	// Inode is that of the log; 0 if it is not known.
 	Inode uint64
-	// Cut reports whether the line was cut there, and goes on.
-	Cut bool
 }
 
 // mostChecked bounds the size of a line whose sum is in a position. A line is larger than MaxLine only with NULs.
@@ -45,7 +43,7 @@ func (t *tail) mark(l line) {
 	if !t.query.Positions {
 		return
 	}
-	p := Position{File: t.read.file, Offset: t.read.offset - int64(l.left), Inode: t.reader.inode, Cut: l.more}
+	p := Position{File: t.read.file, Offset: t.read.offset - int64(l.left), Inode: t.reader.inode}
 	if l.raw <= mostChecked && int64(l.raw) <= p.Offset {
 		p.Size, p.Sum = l.raw, crc32.Checksum(l.text, castagnoli)
 	}
@@ -64,13 +62,12 @@ const lostPosition = "lines may be missing, or come again: the last one that was
 
 // resume passes the lines behind a position, and leaves the reader behind them.
 func (t *tail) resume(p Position) error {
-	t.lines.cut, t.position = p.Cut, p
+	t.position, t.sent = p, p
 	if !t.reader.resume(p) {
-		t.lines.cut = false
-		t.stand(t.reader.start())
 		if err := t.notice(lostPosition, time.Time{}); err != nil {
 			return err
 		}
+		t.stand(t.reader.start())
 	}
 	for {
 		ended, err := t.turn(false, time.Time{})

@@ -116,7 +116,7 @@ func TestResume(t *testing.T) {
 		},
 		"no line yet": {"", "", func(h *host, s Source) { h.write(s.Path, "c\n") }, "c\n"},
 		"NULs": {
-			"a\x00b\n\x00\x00c\n", "c\n", func(h *host, s Source) { h.write(s.Path, "\x00d\n") }, "d\n",
+			"a\x00b\n\x00c\x00c\n", "cc\n", func(h *host, s Source) { h.write(s.Path, "\x00d\n") }, "d\n",
 		},
 		"a rotation": {"a\nb\n", "b\n", func(h *host, s Source) {
 			h.write(s.Path, "c\n")
@@ -242,5 +242,76 @@ func TestWrongPositions(t *testing.T) {
 				t.Errorf("%q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// A line that was read in two pieces is found again.
+func TestResumeBehindALineInPieces(t *testing.T) {
+	h := newHost(t)
+	s := h.source("web-0", "a\nb")
+	f := h.follow(Query{Lines: -1, Positions: true}, s)
+	f.await("a\n")
+	h.write(s.Path, "c\n")
+	c := f.next()
+	if string(c.Text) != "bc\n" || c.Position.Size != 3 {
+		t.Fatalf("%+v", c)
+	}
+	f.stop()
+	h.write(s.Path, "d\n")
+	f = h.nextMaster().follow(Query{Positions: true, After: map[string]Position{"web-0": *c.Position}}, s)
+	if got := f.await("d\n"); got != "d\n" {
+		t.Errorf("%q, want d", got)
+	}
+}
+
+// A position that is not found is said once, also if no line comes before the next master does.
+func TestLostPositionIsToldOnce(t *testing.T) {
+	h := newHost(t)
+	s := h.source("web-0", "a\n")
+	at := h.place(Query{Lines: -1}, s, "a\n")
+	if err := os.Truncate(s.Path, 0); err != nil {
+		t.Fatal(err)
+	}
+	f := h.nextMaster().follow(Query{Positions: true, After: map[string]Position{"web-0": at}}, s)
+	if got := f.next(); got.Notice != lostPosition {
+		t.Fatalf("%+v", got)
+	}
+	at = *f.next().Position
+	f.stop()
+	h.write(s.Path, "b\n")
+	f = h.nextMaster().follow(Query{Positions: true, After: map[string]Position{"web-0": at}}, s)
+	if got := f.await("b\n"); got != "b\n" {
+		t.Errorf("%q, want b", got)
+	}
+}
+
+// A position that is made while a rotation is not complete is found when it is.
+func TestResumeOverAnInterruptedRotation(t *testing.T) {
+	h := newHost(t)
+	old := strings.Repeat("x", 2*layout.MarkerSize) + "\n"
+	s := h.source("web-0", old+"a\n")
+	m := layout.Marker{ID: 7, N: 1, End: int64(len(old))}
+	h.write(layout.CopyPath(s.Path, m.ID), old)
+	overwrite := func(with []byte) {
+		t.Helper()
+		f, err := os.OpenFile(s.Path, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteAt(with, 0)
+			_ = f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	overwrite(m.Bytes())
+	at := h.place(Query{Lines: -1}, s, "a\n")
+	if err := os.Rename(layout.CopyPath(s.Path, m.ID), layout.RotatedPath(s.Path, m.N)); err != nil {
+		t.Fatal(err)
+	}
+	overwrite(make([]byte, m.End))
+	h.write(s.Path, "b\n")
+	f := h.nextMaster().follow(Query{Positions: true, After: map[string]Position{"web-0": at}}, s)
+	if got := f.await("b\n"); got != "b\n" {
+		t.Errorf("%q, want b", got)
 	}
 }
