@@ -157,7 +157,8 @@ func sendChunks(chunks []tail.Chunk, send func(*adminpb.LogsResponse) error) err
 			}
 			size += len(text)
 			sent := &adminpb.LogText{
-				Worker: c.Worker, Text: text, Time: timestamp(c.Time), Notice: sendable(c.Notice), Part: len(c.Text) > 0,
+				Worker: c.Worker, Text: text, Time: timestamp(c.Time), Notice: sendable(c.Notice),
+				Part: len(c.Text) > 0,
 			}
 			if c.Position != nil && !sent.GetPart() {
 				sent.Position = positionToProto(*c.Position)

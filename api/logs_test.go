@@ -40,8 +40,8 @@ func TestLaterWorkersOfNamesThatAreLeft(t *testing.T) {
 	}
 }
 
-// A text that does not fit in a message is sent in parts, and its position with the last one only: a client that got some
-// of them asks for the whole again.
+// A text that does not fit in a message is sent in parts, and its position with the last one only: a client that got
+// some of them asks for the whole again.
 func TestPositionsOfTextsInParts(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 2*mostText+1)
 	var texts []*adminpb.LogText

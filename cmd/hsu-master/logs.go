@@ -37,7 +37,10 @@ const followedLines = 10
 func logsCommand() *cli.Command {
 	cmd := leaf("logs", "print the output of workers", nil,
 		&cli.BoolFlag{Name: "all", Usage: "all workers"},
-		&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines, also with the next masters, until interrupted"},
+		&cli.BoolFlag{
+			Name: "follow", Aliases: []string{"f"},
+			Usage: "go on with new lines, also with the next masters, until interrupted",
+		},
 		&cli.IntFlag{
 			Name: "lines", Aliases: []string{"n"},
 			Usage: fmt.Sprintf("`N` last lines of each worker (default: all, with --follow %d)", followedLines),

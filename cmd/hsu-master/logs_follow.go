@@ -110,7 +110,8 @@ func (r *logReader) print(resp *adminpb.LogsResponse) error {
 	if n := len(texts); n > 0 && texts[n-1].GetPart() {
 		texts, r.held = texts[:n-1], []*adminpb.LogText{texts[n-1]}
 	}
-	if err := r.out.print(&adminpb.LogsResponse{Texts: texts}); err != nil {
+	out := r.out
+	if err := out.print(&adminpb.LogsResponse{Texts: texts}); err != nil {
 		return err
 	}
 	for _, text := range texts {

@@ -84,7 +84,9 @@ func TestLogsGoOnOverMasters(t *testing.T) {
 			{Texts: []*adminpb.LogText{placed("web-0", "a\n", 2), placed("web-1", "b\n", 2)}},
 			{Texts: []*adminpb.LogText{placed("web-1", "c\n", 4), part}},
 		},
-		[]*adminpb.LogsResponse{{Positions: true}, {Texts: []*adminpb.LogText{part}}, {Texts: []*adminpb.LogText{rest}}},
+		[]*adminpb.LogsResponse{
+			{Positions: true}, {Texts: []*adminpb.LogText{part}}, {Texts: []*adminpb.LogText{rest}},
+		},
 	)
 	if want := "web-0 | a\nweb-1 | b\nweb-1 | c\nweb-0 | lost\nweb-0 | more\n"; out != want {
 		t.Errorf("printed %q, want %q", out, want)
