@@ -100,6 +100,11 @@ func SendLogs(
 	if err != nil {
 		return status.Error(codes.InvalidArgument, sendable(err.Error()))
 	}
+	if query.Positions {
+		if err := send(&adminpb.LogsResponse{Positions: true}); err != nil {
+			return err
+		}
+	}
 	var sources []tail.Source
 	var elsewhere adminpb.LogsResponse // workers without a log
 	for _, w := range workers {
@@ -109,7 +114,7 @@ func SendLogs(
 		}
 		sources = append(sources, tail.Source{Worker: w.ID, Path: w.LogPath})
 	}
-	if len(elsewhere.GetTexts()) > 0 {
+	if len(elsewhere.GetTexts()) > 0 && len(query.After) == 0 {
 		if err := send(&elsewhere); err != nil {
 			return err
 		}
@@ -135,6 +140,9 @@ func SendLogs(
 // a megabyte, and a client that does not read keeps two.
 const mostText = 30 << 10
 
+// positionSize is about what a position adds to a message.
+const positionSize = 48
+
 // sendChunks sends chunks in as many messages as are needed.
 func sendChunks(chunks []tail.Chunk, send func(*adminpb.LogsResponse) error) error {
 	resp, size := &adminpb.LogsResponse{}, 0
@@ -148,22 +156,46 @@ func sendChunks(chunks []tail.Chunk, send func(*adminpb.LogsResponse) error) err
 				resp, size = &adminpb.LogsResponse{}, 0
 			}
 			size += len(text)
-			resp.Texts = append(resp.Texts, &adminpb.LogText{
+			sent := &adminpb.LogText{
 				Worker: c.Worker, Text: text, Time: timestamp(c.Time), Notice: sendable(c.Notice),
-			})
+				Part: len(c.Text) > 0,
+			}
+			if c.Position != nil && !sent.GetPart() {
+				sent.Position = positionToProto(*c.Position)
+				size += positionSize
+			}
+			resp.Texts = append(resp.Texts, sent)
 		}
 	}
 	return send(resp)
 }
 
+func positionToProto(p tail.Position) *adminpb.LogPosition {
+	return &adminpb.LogPosition{
+		File: p.File, Offset: p.Offset, Size: uint32(p.Size), //nolint:gosec // the size of a line
+		Sum: p.Sum, Inode: p.Inode,
+	}
+}
+
+func positionOf(p *adminpb.LogPosition) tail.Position {
+	return tail.Position{
+		File: p.GetFile(), Offset: p.GetOffset(), Size: int(p.GetSize()),
+		Sum: p.GetSum(), Inode: p.GetInode(),
+	}
+}
+
 // logQuery checks a request.
 func logQuery(req *adminpb.LogsRequest) (tail.Query, error) {
-	q := tail.Query{Lines: -1, Previous: req.GetPrevious(), Follow: req.GetFollow()}
+	q := tail.Query{
+		Lines: -1, Previous: req.GetPrevious(), Follow: req.GetFollow(), Positions: req.GetPositions(),
+	}
 	switch {
 	case req.GetAll() == (len(req.GetNames()) > 0):
 		return q, errors.New("names of workers or units are required, or all")
 	case q.Previous && q.Follow:
 		return q, errors.New("previous output cannot be followed: it has ended")
+	case (q.Positions || len(req.GetAfter()) > 0) && !q.Follow:
+		return q, errors.New("positions: only with follow")
 	case req.Lines != nil && req.GetLines() < 0:
 		return q, errors.New("lines: must be 0 or more")
 	case req.Lines != nil:
@@ -174,6 +206,12 @@ func logQuery(req *adminpb.LogsRequest) (tail.Query, error) {
 			return q, errors.New("since: " + err.Error())
 		}
 		q.Since = since.AsTime()
+	}
+	if len(req.GetAfter()) > 0 {
+		q.After = make(map[string]tail.Position, len(req.GetAfter()))
+		for worker, p := range req.GetAfter() {
+			q.After[worker] = positionOf(p)
+		}
 	}
 	if req.GetMatch() != "" {
 		match, err := regexp.Compile(req.GetMatch())

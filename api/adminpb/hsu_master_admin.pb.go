@@ -86,7 +86,7 @@ func (x UpgradeResponse_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpgradeResponse_Step.Descriptor instead.
 func (UpgradeResponse_Step) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type WatchResponse_Kind int32
@@ -142,7 +142,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44, 0}
 }
 
 type GetStateRequest struct {
@@ -1543,7 +1543,13 @@ type LogsRequest struct {
 	// Only lines that match a regular expression of RE2; empty: all.
 	Match string `protobuf:"bytes,6,opt,name=match,proto3" json:"match,omitempty"`
 	// The output of the instance before the present one; not with follow.
-	Previous      bool `protobuf:"varint,7,opt,name=previous,proto3" json:"previous,omitempty"`
+	Previous bool `protobuf:"varint,7,opt,name=previous,proto3" json:"previous,omitempty"`
+	// Send positions, so that another call can go on, also one to the next master. Only
+	// with follow. The first response says that the master does.
+	Positions bool `protobuf:"varint,8,opt,name=positions,proto3" json:"positions,omitempty"`
+	// Go on behind these positions, by worker. The lines of their workers are not selected
+	// by lines and since, and which output is elsewhere is not said again.
+	After         map[string]*LogPosition `protobuf:"bytes,9,rep,name=after,proto3" json:"after,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1627,17 +1633,116 @@ func (x *LogsRequest) GetPrevious() bool {
 	return false
 }
 
+func (x *LogsRequest) GetPositions() bool {
+	if x != nil {
+		return x.Positions
+	}
+	return false
+}
+
+func (x *LogsRequest) GetAfter() map[string]*LogPosition {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// LogPosition is the end of a line in the output of a worker. Masters make and read it;
+// for a client it is opaque. It stays valid over rotations of the log.
+type LogPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the rotated file that the line is in, or will be in.
+	File uint64 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	// Offset of the end of the line in that file.
+	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Bytes of the line, or of its last piece, and the CRC-32C of these without NULs; size 0:
+	// not known.
+	Size uint32 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Sum  uint32 `protobuf:"varint,4,opt,name=sum,proto3" json:"sum,omitempty"`
+	// Inode of the log; 0: not known.
+	Inode         uint64 `protobuf:"varint,5,opt,name=inode,proto3" json:"inode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogPosition) Reset() {
+	*x = LogPosition{}
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogPosition) ProtoMessage() {}
+
+func (x *LogPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
+func (*LogPosition) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LogPosition) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *LogPosition) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *LogPosition) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *LogPosition) GetSum() uint32 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *LogPosition) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
 // LogsResponse has lines in the order in which they were written.
 type LogsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Texts         []*LogText             `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Texts []*LogText             `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`
+	// The texts have positions. Set in the first response, which has no texts.
+	Positions     bool `protobuf:"varint,2,opt,name=positions,proto3" json:"positions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1754,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1767,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LogsResponse) GetTexts() []*LogText {
@@ -1670,6 +1775,13 @@ func (x *LogsResponse) GetTexts() []*LogText {
 		return x.Texts
 	}
 	return nil
+}
+
+func (x *LogsResponse) GetPositions() bool {
+	if x != nil {
+		return x.Positions
+	}
+	return false
 }
 
 // LogText is output of one worker.
@@ -1683,14 +1795,19 @@ type LogText struct {
 	// for what was there before.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// What is wrong with the log; text is empty then.
-	Notice        string `protobuf:"bytes,4,opt,name=notice,proto3" json:"notice,omitempty"`
+	Notice string `protobuf:"bytes,4,opt,name=notice,proto3" json:"notice,omitempty"`
+	// The end of the text, if positions were asked for; absent in a notice. A text may be
+	// empty and only have a position.
+	Position *LogPosition `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	// It is only a part, without a position: the next text is the next part.
+	Part          bool `protobuf:"varint,6,opt,name=part,proto3" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogText) Reset() {
 	*x = LogText{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1819,7 @@ func (x *LogText) String() string {
 func (*LogText) ProtoMessage() {}
 
 func (x *LogText) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1832,7 @@ func (x *LogText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogText.ProtoReflect.Descriptor instead.
 func (*LogText) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogText) GetWorker() string {
@@ -1746,6 +1863,20 @@ func (x *LogText) GetNotice() string {
 	return ""
 }
 
+func (x *LogText) GetPosition() *LogPosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *LogText) GetPart() bool {
+	if x != nil {
+		return x.Part
+	}
+	return false
+}
+
 type UpgradeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Path of the new program; empty: that of the running one.
@@ -1761,7 +1892,7 @@ type UpgradeRequest struct {
 
 func (x *UpgradeRequest) Reset() {
 	*x = UpgradeRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1904,7 @@ func (x *UpgradeRequest) String() string {
 func (*UpgradeRequest) ProtoMessage() {}
 
 func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1917,7 @@ func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpgradeRequest) GetBinary() string {
@@ -1829,7 +1960,7 @@ type UpgradeResponse struct {
 
 func (x *UpgradeResponse) Reset() {
 	*x = UpgradeResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1972,7 @@ func (x *UpgradeResponse) String() string {
 func (*UpgradeResponse) ProtoMessage() {}
 
 func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1985,7 @@ func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpgradeResponse) GetStep() UpgradeResponse_Step {
@@ -1950,7 +2081,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2093,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2106,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *State) GetSource() string {
@@ -2129,7 +2260,7 @@ type EventCommands struct {
 
 func (x *EventCommands) Reset() {
 	*x = EventCommands{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2272,7 @@ func (x *EventCommands) String() string {
 func (*EventCommands) ProtoMessage() {}
 
 func (x *EventCommands) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2285,7 @@ func (x *EventCommands) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventCommands.ProtoReflect.Descriptor instead.
 func (*EventCommands) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EventCommands) GetRules() int32 {
@@ -2204,7 +2335,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2347,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2360,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Operator) GetUid() uint32 {
@@ -2267,7 +2398,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2410,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2423,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Unit) GetName() string {
@@ -2417,7 +2548,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2560,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2573,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Worker) GetId() string {
@@ -2676,7 +2807,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +2819,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +2832,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -2758,7 +2889,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2901,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2914,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Announcement) GetModule() string {
@@ -2819,7 +2950,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2962,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2975,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -2890,7 +3021,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3033,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3046,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Check) GetUse() string {
@@ -2974,7 +3105,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +3117,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +3130,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3049,7 +3180,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3061,7 +3192,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3074,7 +3205,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Service) GetName() string {
@@ -3156,7 +3287,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3299,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3312,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -3279,7 +3410,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3291,7 +3422,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,7 +3435,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -3363,7 +3494,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3506,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3519,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -3413,7 +3544,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3425,7 +3556,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3438,7 +3569,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
 }
 
 type ListResponse struct {
@@ -3450,7 +3581,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +3593,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +3606,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -3493,7 +3624,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3636,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3649,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
 }
 
 type WatchResponse struct {
@@ -3533,7 +3664,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +3676,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,7 +3689,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -3596,7 +3727,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3608,7 +3739,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3621,7 +3752,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -3655,7 +3786,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3667,7 +3798,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3680,7 +3811,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -3701,7 +3832,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +3844,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +3857,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{46}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -3753,7 +3884,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3765,7 +3896,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3778,7 +3909,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{47}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -3798,7 +3929,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3810,7 +3941,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3823,7 +3954,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{48}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -3850,7 +3981,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +3993,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3875,7 +4006,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{49}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -3897,7 +4028,7 @@ type Inspection_PastExit struct {
 
 func (x *Inspection_PastExit) Reset() {
 	*x = Inspection_PastExit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[50]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3909,7 +4040,7 @@ func (x *Inspection_PastExit) String() string {
 func (*Inspection_PastExit) ProtoMessage() {}
 
 func (x *Inspection_PastExit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[50]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3958,7 +4089,7 @@ type Inspection_Policy struct {
 
 func (x *Inspection_Policy) Reset() {
 	*x = Inspection_Policy{}
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3970,7 +4101,7 @@ func (x *Inspection_Policy) String() string {
 func (*Inspection_Policy) ProtoMessage() {}
 
 func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4046,7 +4177,7 @@ type Inspection_Setting struct {
 
 func (x *Inspection_Setting) Reset() {
 	*x = Inspection_Setting{}
-	mi := &file_hsu_master_admin_proto_msgTypes[52]
+	mi := &file_hsu_master_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4058,7 +4189,7 @@ func (x *Inspection_Setting) String() string {
 func (*Inspection_Setting) ProtoMessage() {}
 
 func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[52]
+	mi := &file_hsu_master_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4207,7 +4338,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x06worker\x18\x04 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04unit\x18\x05 \x01(\tR\x04unit\x12\x16\n" +
 	"\x06detail\x18\x06 \x01(\tR\x06detail\x129\n" +
-	"\boperator\x18\a \x01(\v2\x1d.hsu.master.admin.v1.OperatorR\boperator\"\xd6\x01\n" +
+	"\boperator\x18\a \x01(\v2\x1d.hsu.master.admin.v1.OperatorR\boperator\"\x93\x03\n" +
 	"\vLogsRequest\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\x12\x16\n" +
@@ -4215,15 +4346,30 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05lines\x18\x04 \x01(\x03H\x00R\x05lines\x88\x01\x01\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05match\x18\x06 \x01(\tR\x05match\x12\x1a\n" +
-	"\bprevious\x18\a \x01(\bR\bpreviousB\b\n" +
-	"\x06_lines\"B\n" +
+	"\bprevious\x18\a \x01(\bR\bprevious\x12\x1c\n" +
+	"\tpositions\x18\b \x01(\bR\tpositions\x12A\n" +
+	"\x05after\x18\t \x03(\v2+.hsu.master.admin.v1.LogsRequest.AfterEntryR\x05after\x1aZ\n" +
+	"\n" +
+	"AfterEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
+	"\x05value\x18\x02 \x01(\v2 .hsu.master.admin.v1.LogPositionR\x05value:\x028\x01B\b\n" +
+	"\x06_lines\"u\n" +
+	"\vLogPosition\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\rR\x04size\x12\x10\n" +
+	"\x03sum\x18\x04 \x01(\rR\x03sum\x12\x14\n" +
+	"\x05inode\x18\x05 \x01(\x04R\x05inode\"`\n" +
 	"\fLogsResponse\x122\n" +
-	"\x05texts\x18\x01 \x03(\v2\x1c.hsu.master.admin.v1.LogTextR\x05texts\"}\n" +
+	"\x05texts\x18\x01 \x03(\v2\x1c.hsu.master.admin.v1.LogTextR\x05texts\x12\x1c\n" +
+	"\tpositions\x18\x02 \x01(\bR\tpositions\"\xcf\x01\n" +
 	"\aLogText\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\fR\x04text\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06notice\x18\x04 \x01(\tR\x06notice\"i\n" +
+	"\x06notice\x18\x04 \x01(\tR\x06notice\x12<\n" +
+	"\bposition\x18\x05 \x01(\v2 .hsu.master.admin.v1.LogPositionR\bposition\x12\x12\n" +
+	"\x04part\x18\x06 \x01(\bR\x04part\"i\n" +
 	"\x0eUpgradeRequest\x12\x16\n" +
 	"\x06binary\x18\x01 \x01(\tR\x06binary\x12/\n" +
 	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x0e\n" +
@@ -4465,7 +4611,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(UpgradeResponse_Step)(0),     // 0: hsu.master.admin.v1.UpgradeResponse.Step
 	(WatchResponse_Kind)(0),       // 1: hsu.master.admin.v1.WatchResponse.Kind
@@ -4491,145 +4637,150 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*EventsResponse)(nil),        // 21: hsu.master.admin.v1.EventsResponse
 	(*Event)(nil),                 // 22: hsu.master.admin.v1.Event
 	(*LogsRequest)(nil),           // 23: hsu.master.admin.v1.LogsRequest
-	(*LogsResponse)(nil),          // 24: hsu.master.admin.v1.LogsResponse
-	(*LogText)(nil),               // 25: hsu.master.admin.v1.LogText
-	(*UpgradeRequest)(nil),        // 26: hsu.master.admin.v1.UpgradeRequest
-	(*UpgradeResponse)(nil),       // 27: hsu.master.admin.v1.UpgradeResponse
-	(*State)(nil),                 // 28: hsu.master.admin.v1.State
-	(*EventCommands)(nil),         // 29: hsu.master.admin.v1.EventCommands
-	(*Operator)(nil),              // 30: hsu.master.admin.v1.Operator
-	(*Unit)(nil),                  // 31: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 32: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 33: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 34: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 35: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 36: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 37: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 38: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 39: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 40: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 41: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 42: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 43: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 44: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 45: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 46: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 47: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 48: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 49: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 50: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 51: hsu.master.admin.v1.HeartbeatResponse
-	(*Inspection_PastExit)(nil),   // 52: hsu.master.admin.v1.Inspection.PastExit
-	(*Inspection_Policy)(nil),     // 53: hsu.master.admin.v1.Inspection.Policy
-	(*Inspection_Setting)(nil),    // 54: hsu.master.admin.v1.Inspection.Setting
-	nil,                           // 55: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 56: hsu.master.admin.v1.Figures.FailuresEntry
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
+	(*LogPosition)(nil),           // 24: hsu.master.admin.v1.LogPosition
+	(*LogsResponse)(nil),          // 25: hsu.master.admin.v1.LogsResponse
+	(*LogText)(nil),               // 26: hsu.master.admin.v1.LogText
+	(*UpgradeRequest)(nil),        // 27: hsu.master.admin.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),       // 28: hsu.master.admin.v1.UpgradeResponse
+	(*State)(nil),                 // 29: hsu.master.admin.v1.State
+	(*EventCommands)(nil),         // 30: hsu.master.admin.v1.EventCommands
+	(*Operator)(nil),              // 31: hsu.master.admin.v1.Operator
+	(*Unit)(nil),                  // 32: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 33: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 34: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 35: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 36: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 37: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 38: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 39: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 40: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 41: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 42: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 43: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 44: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 45: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 46: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 47: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 48: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 49: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 50: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 51: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 52: hsu.master.admin.v1.HeartbeatResponse
+	(*Inspection_PastExit)(nil),   // 53: hsu.master.admin.v1.Inspection.PastExit
+	(*Inspection_Policy)(nil),     // 54: hsu.master.admin.v1.Inspection.Policy
+	(*Inspection_Setting)(nil),    // 55: hsu.master.admin.v1.Inspection.Setting
+	nil,                           // 56: hsu.master.admin.v1.LogsRequest.AfterEntry
+	nil,                           // 57: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 58: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 60: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
-	28, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	32, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	29, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
+	33, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	8,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
 	11, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
-	31, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
-	32, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
-	57, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
-	52, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
+	32, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
+	33, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
+	59, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
+	53, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
 	22, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Event
-	53, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
-	54, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
-	58, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	58, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
-	57, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	54, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
+	55, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
+	60, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
 	22, // 14: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
-	57, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
-	30, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
-	57, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	25, // 18: hsu.master.admin.v1.LogsResponse.texts:type_name -> hsu.master.admin.v1.LogText
-	57, // 19: hsu.master.admin.v1.LogText.time:type_name -> google.protobuf.Timestamp
-	58, // 20: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
-	0,  // 21: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
-	58, // 22: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
-	32, // 23: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	38, // 24: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	57, // 25: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	55, // 26: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	57, // 27: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	31, // 28: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	29, // 29: hsu.master.admin.v1.State.event_commands:type_name -> hsu.master.admin.v1.EventCommands
-	57, // 30: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	57, // 31: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	37, // 32: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	36, // 33: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	57, // 34: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	57, // 35: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	57, // 36: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	33, // 37: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	34, // 38: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	30, // 39: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
-	40, // 40: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
-	58, // 41: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	35, // 42: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	57, // 43: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	57, // 44: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	57, // 45: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	39, // 46: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	58, // 47: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	57, // 48: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	40, // 49: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	58, // 50: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	56, // 51: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	41, // 52: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	58, // 53: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	38, // 54: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	1,  // 55: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	39, // 56: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	58, // 57: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	39, // 58: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	58, // 59: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	37, // 60: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
-	58, // 61: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
-	58, // 62: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
-	58, // 63: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
-	58, // 64: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
-	2,  // 65: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	4,  // 66: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	14, // 67: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	6,  // 68: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	16, // 69: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	18, // 70: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
-	20, // 71: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
-	9,  // 72: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
-	12, // 73: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
-	23, // 74: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
-	26, // 75: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
-	42, // 76: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	44, // 77: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	46, // 78: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	48, // 79: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	50, // 80: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	3,  // 81: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	5,  // 82: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	15, // 83: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	7,  // 84: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	17, // 85: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	19, // 86: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
-	21, // 87: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
-	10, // 88: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
-	13, // 89: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
-	24, // 90: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
-	27, // 91: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
-	43, // 92: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	45, // 93: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	47, // 94: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	49, // 95: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	51, // 96: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	81, // [81:97] is the sub-list for method output_type
-	65, // [65:81] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	59, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
+	31, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
+	59, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	56, // 18: hsu.master.admin.v1.LogsRequest.after:type_name -> hsu.master.admin.v1.LogsRequest.AfterEntry
+	26, // 19: hsu.master.admin.v1.LogsResponse.texts:type_name -> hsu.master.admin.v1.LogText
+	59, // 20: hsu.master.admin.v1.LogText.time:type_name -> google.protobuf.Timestamp
+	24, // 21: hsu.master.admin.v1.LogText.position:type_name -> hsu.master.admin.v1.LogPosition
+	60, // 22: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
+	0,  // 23: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
+	60, // 24: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
+	33, // 25: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	39, // 26: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	59, // 27: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	57, // 28: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	59, // 29: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	32, // 30: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	30, // 31: hsu.master.admin.v1.State.event_commands:type_name -> hsu.master.admin.v1.EventCommands
+	59, // 32: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	59, // 33: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	38, // 34: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	37, // 35: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	59, // 36: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	59, // 37: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	59, // 38: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	34, // 39: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	35, // 40: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	31, // 41: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
+	41, // 42: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
+	60, // 43: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	36, // 44: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	59, // 45: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	59, // 46: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	59, // 47: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	40, // 48: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	60, // 49: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	59, // 50: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 51: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	60, // 52: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	58, // 53: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	42, // 54: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	60, // 55: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	39, // 56: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	1,  // 57: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	40, // 58: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	60, // 59: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	40, // 60: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	60, // 61: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	38, // 62: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
+	60, // 63: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
+	60, // 64: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
+	60, // 65: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
+	60, // 66: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
+	24, // 67: hsu.master.admin.v1.LogsRequest.AfterEntry.value:type_name -> hsu.master.admin.v1.LogPosition
+	2,  // 68: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	4,  // 69: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	14, // 70: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	6,  // 71: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	16, // 72: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	18, // 73: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
+	20, // 74: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
+	9,  // 75: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
+	12, // 76: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
+	23, // 77: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
+	27, // 78: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
+	43, // 79: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	45, // 80: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	47, // 81: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	49, // 82: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	51, // 83: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	3,  // 84: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	5,  // 85: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	15, // 86: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	7,  // 87: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	17, // 88: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	19, // 89: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
+	21, // 90: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
+	10, // 91: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
+	13, // 92: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
+	25, // 93: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
+	28, // 94: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
+	44, // 95: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	46, // 96: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	48, // 97: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	50, // 98: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	52, // 99: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	84, // [84:100] is the sub-list for method output_type
+	68, // [68:84] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -4639,16 +4790,16 @@ func file_hsu_master_admin_proto_init() {
 	}
 	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[21].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[29].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[31].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[35].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[30].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[32].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   55,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -121,7 +121,7 @@ func printEvents(c *cli.Context) error {
 	case errors.Is(err, exit.ErrNoMaster) && !r.begun && !req.GetFollow():
 		return r.offline()
 	case req.GetFollow() && r.begun:
-		return r.follow(ctx, err)
+		err = followMasters(ctx, r.notes, err, r.resume)
 	}
 	return eventsError(err)
 }
@@ -140,14 +140,9 @@ type eventReader struct {
 
 // receive prints the events that the running master sends.
 func (r *eventReader) receive(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	// A master that hangs is not waited for without end. Once it has answered, there may be no event for days.
-	hangs := time.AfterFunc(answerWithin, func() {
-		cancel(exit.Hint(fmt.Errorf("the master at %s does not answer within %s", r.folders.liveSocket(), answerWithin),
-			"it hangs or is suspended: see its log, or restart it, its workers keep running"))
-	})
-	defer hangs.Stop()
+	ctx, answered, end := untilAnswer(ctx, r.folders)
+	defer end()
 	conn, err := dialRegistry(ctx, r.folders)
 	if err != nil {
 		return err
@@ -157,7 +152,7 @@ func (r *eventReader) receive(ctx context.Context) error {
 	for err == nil {
 		var resp *adminpb.EventsResponse
 		if resp, err = stream.Recv(); err == nil {
-			hangs.Stop()
+			answered()
 			r.begun = true
 			err = r.print(resp)
 		}
@@ -171,31 +166,13 @@ func (r *eventReader) receive(ctx context.Context) error {
 	return err
 }
 
-// follow goes on after the master has ended, as the history does: no event is lost and none is printed twice.
-func (r *eventReader) follow(ctx context.Context, err error) error {
-	for told := false; ; {
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was interrupted
-		}
-		away := errors.Is(err, exit.ErrNoMaster) || errors.Is(err, exit.ErrHeld) ||
-			status.Code(err) == codes.Unavailable
-		if err != nil && !away {
-			return eventsError(err)
-		}
-		if !told {
-			told = true
-			fmt.Fprintln(r.notes, "hsu-master: no master answers any more; this goes on when one does")
-		}
-		select {
-		case <-time.After(watchRetry):
-		case <-ctx.Done():
-			return nil
-		}
-		r.req.After, r.req.Last = r.last, nil
-		r.begun = false
-		err = r.receive(ctx)
-		told = told && !r.begun
-	}
+// resume goes on with the next master where the last one has ended, as the history does: no event is lost and none is
+// printed twice.
+func (r *eventReader) resume(ctx context.Context) (begun bool, err error) {
+	r.req.After, r.req.Last = r.last, nil
+	r.begun = false
+	err = r.receive(ctx)
+	return r.begun, err
 }
 
 // offline prints the recorded events while no master runs.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,7 +37,10 @@ const followedLines = 10
 func logsCommand() *cli.Command {
 	cmd := leaf("logs", "print the output of workers", nil,
 		&cli.BoolFlag{Name: "all", Usage: "all workers"},
-		&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is written, until interrupted"},
+		&cli.BoolFlag{
+			Name: "follow", Aliases: []string{"f"},
+			Usage: "go on with new lines, also with the next masters, until interrupted",
+		},
 		&cli.IntFlag{
 			Name: "lines", Aliases: []string{"n"},
 			Usage: fmt.Sprintf("`N` last lines of each worker (default: all, with --follow %d)", followedLines),
@@ -55,16 +57,16 @@ func logsCommand() *cli.Command {
 	cmd.Description = `Prints the lines in the logs of the workers and in their rotated files, of one
 worker after the other. Lines of several workers begin with the worker's id.
 With --follow, new lines come in the order in which they are written, also of
-later instances, of workers that a unit gets meanwhile, and over rotations; the
-command ends when the master ends.
+later instances, of workers that a unit gets meanwhile, over rotations, and with
+the next master if one ends: no line is lost or repeated.
 
 Lines have no time of their own, so --since leaves out those that are known to
 be older, and may print some that are: see hsu-master(1).
 
 Without a running master, the files are read; --follow needs one.
 
-Exit codes: 0 done, 1 no output can be read or the master has ended, 2 wrong
-usage, 3 no master is running.`
+Exit codes: 0 done, 1 no output can be read, 2 wrong usage, 3 no master is
+running.`
 	return cmd
 }
 
@@ -124,35 +126,11 @@ func printLogs(c *cli.Context) error {
 	}
 	ctx, end := terminal.WithReader(c.Context, c.App.Writer)
 	defer end()
-	err = receiveLogs(ctx, f, req, out)
+	err = (&logReader{folders: f, req: req, out: out}).run(ctx)
 	if errors.Is(context.Cause(ctx), terminal.ErrNoReader) { // it may have gone before the master was asked
 		return nil
 	}
 	return err
-}
-
-// receiveLogs prints the lines that the running master sends.
-func receiveLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *logPrinter) error {
-	conn, err := dialAdmin(ctx, f)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	stream, err := adminpb.NewAdminClient(conn).Logs(ctx, req)
-	for err == nil {
-		var resp *adminpb.LogsResponse
-		if resp, err = stream.Recv(); err == nil {
-			err = out.print(resp)
-		}
-	}
-	switch {
-	case errors.Is(err, io.EOF), ctx.Err() != nil:
-		return nil
-	case status.Code(err) == codes.Unavailable:
-		return exit.Hint(errors.New("the master has ended"),
-			`its workers may go on: the same command without --follow reads their files`)
-	}
-	return logsError(err, f, req.GetNames())
 }
 
 // unknownLog returns the error for names of which one is no worker or unit, with the path of the log if it is that of a
@@ -222,6 +200,7 @@ func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *log
 	if err != nil {
 		return unknownLog(err, f, req.GetNames())
 	}
+	printer := &logReader{req: req, out: out}
 	hub := tail.NewHub(dir, &offsets.Tables{})
-	return logsError(api.SendLogs(ctx, hub, infos, req, nil, out.print), f, req.GetNames())
+	return logsError(api.SendLogs(ctx, hub, infos, req, nil, printer.print), f, req.GetNames())
 }

@@ -22,9 +22,6 @@ import (
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/terminal"
 )
 
-// watchRetry is the interval between attempts to reach a master again.
-const watchRetry = 250 * time.Millisecond
-
 // Events of a watch besides the kinds of a WatchResponse.
 const (
 	changeAway = "away" // the master has ended, or no longer answers
@@ -207,7 +204,7 @@ func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now
 	words := []string{now.Format(time.TimeOnly), kind, render.Printable(change.GetService())}
 	switch {
 	case kind == changeAway:
-		words[2] = "no master answers any more; this goes on when one does"
+		words[2] = render.MasterAway
 	case kind == changeBack:
 		words[2] = "a master answers again; what has changed meanwhile comes next"
 	case change.GetKind() == adminpb.WatchResponse_CURRENT:

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
@@ -79,9 +80,24 @@ func numberOf(line string) int {
 	return n
 }
 
-// The output of two workers is followed over many rotations, and no line is lost or repeated. It ends with the master.
-// The next master has all the lines.
-func TestWorkerLogsOverRotationsAndAKill(t *testing.T) {
+// masterAway is what followers say on stderr when the master has ended.
+const masterAway = "no master answers any more; this goes on when one does"
+
+// logLine is a line of "worker logs --json".
+type logLine struct{ Worker, Line, Notice string }
+
+func parseLogLine(t *testing.T, text string) logLine {
+	t.Helper()
+	var line logLine
+	if err := json.Unmarshal([]byte(text), &line); err != nil || line.Notice != "" {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return line
+}
+
+// The output of two workers is followed over many rotations and four masters, with which the workers go on or start
+// anew. The follower gets what is in the logs, and no line is lost or repeated.
+func TestWorkerLogsOverRotationsAndMasters(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, map[string]string{"count": numbering, "hsu.yaml": `
 units:
@@ -90,47 +106,108 @@ units:
 	m := s.start()
 	s.awaitUp(2)
 	f := s.followLogs("--json", "-n", "1000000", "count")
-	last := map[string]int{}
-	for len(s.rotated("count-0")) < 5 || len(s.rotated("count-1")) < 5 {
+	got := map[string][]string{}
+	read := func() {
+		t.Helper()
 		text, ok := f.next()
 		if !ok {
 			code, stderr := f.end()
 			t.Fatalf("it ends with code %d: %s", code, stderr)
 		}
-		var line struct{ Worker, Line, Notice string }
-		if err := json.Unmarshal([]byte(text), &line); err != nil || line.Notice != "" {
-			t.Fatalf("%s: %v", text, err)
+		line := parseLogLine(t, text)
+		last := 0
+		if n := len(got[line.Worker]); n > 0 {
+			last = numberOf(got[line.Worker][n-1]) // 0 if an instance begins
 		}
-		n := numberOf(line.Line)
-		if n == 0 && last[line.Worker] == 0 && strings.HasSuffix(line.Line, "incarnation 1: started by hsu-master") {
-			continue
+		starts := strings.HasSuffix(line.Line, ": started by hsu-master")
+		if !starts && numberOf(line.Line) != last+1 {
+			t.Fatalf("after line %d of %s comes %s", last, line.Worker, text)
 		}
-		if n != last[line.Worker]+1 {
-			t.Fatalf("after line %d of %s comes %s", last[line.Worker], line.Worker, text)
-		}
-		last[line.Worker] = n
+		got[line.Worker] = append(got[line.Worker], line.Line)
 	}
+	rotations := func(more int) {
+		t.Helper()
+		first, second := len(s.rotated("count-0")), len(s.rotated("count-1"))
+		for len(s.rotated("count-0")) < first+more || len(s.rotated("count-1")) < second+more {
+			read()
+		}
+	}
+	rotations(3)
 	m.Kill()
-	if code, stderr := f.end(); code != 1 || !strings.Contains(stderr, "the master has ended") {
-		t.Errorf("after the kill: code %d: %s", code, stderr)
+	m = s.start()
+	rotations(2)
+	if r := s.CLI("upgrade"); r.Code != 0 {
+		t.Fatalf("upgrade: %+v", r)
 	}
+	rotations(2)
+	if r := s.CLI("detach"); r.Code != 0 {
+		t.Fatalf("detach: %+v", r)
+	}
+	m.WantExit(0)
+	m = s.start()
+	rotations(2)
+	m.Stop() // with the workers
 	m = s.start()
 	s.awaitUp(2)
-	for worker, read := range last {
-		result := s.CLI("worker", "logs", worker)
-		numbers := 0
-		for line := range strings.Lines(result.Stdout) {
-			if n := numberOf(strings.TrimSuffix(line, "\n")); n > 0 {
-				if numbers++; n != numbers {
-					t.Fatalf("of the next master: line %d of %s comes as number %d", n, worker, numbers)
-				}
-			}
+	for _, worker := range []string{"count-0", "count-1"} {
+		r := s.CLI("worker", "logs", "--json", worker)
+		if r.Code != 0 {
+			t.Fatalf("%+v", r)
 		}
-		if result.Code != 0 || numbers < read {
-			t.Errorf("%s: code %d, %d lines of at least %d: %s", worker, result.Code, numbers, read, result.Stderr)
+		lines := 0
+		for text := range strings.Lines(r.Stdout) {
+			want := parseLogLine(t, text).Line
+			for lines >= len(got[worker]) {
+				read()
+			}
+			if is := got[worker][lines]; is != want {
+				t.Fatalf("line %d of %s is %q, in the log it is %q", lines, worker, is, want)
+			}
+			lines++
 		}
 	}
+	if err := f.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	code, stderr := f.end()
+	if code != -1 || stderr != strings.Repeat("hsu-master: "+masterAway+"\n", 4) {
+		t.Errorf("code %d: %s", code, stderr)
+	}
 	m.Stop()
+	s.WantNothingLeft()
+}
+
+// Followers that wait for a master can be interrupted, with the same exit code.
+func TestInterruptOfFollowersWithoutAMaster(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, map[string]string{"hsu.yaml": `
+units:
+  quiet: {kind: managed, command: [sleep, "1000000"], start: {settle: 20ms}}
+`})
+	m := s.start()
+	s.awaitUp(1)
+	var followers []*harness.Master
+	for _, args := range [][]string{{"worker", "logs", "-f", "quiet"}, {"events", "-f"}} {
+		f := s.Exec(harness.Programs.Master, nil, append(args, "--state-dir", s.State)...)
+		harness.WaitFor(t, "it prints something", func() error {
+			if f.Log() == "" {
+				return errors.New("it prints nothing")
+			}
+			return nil
+		})
+		followers = append(followers, f)
+	}
+	m.Stop()
+	for _, f := range followers {
+		harness.WaitFor(t, "it waits for a master", func() error {
+			if log := f.Log(); !strings.Contains(log, "hsu-master: "+masterAway) {
+				return errors.New(log)
+			}
+			return nil
+		})
+		f.Signal(syscall.SIGINT)
+		f.WantExit(-1) // by the signal, as it ends while a master runs
+	}
 	s.WantNothingLeft()
 }
 
@@ -214,9 +291,8 @@ units:
 		return nil
 	})
 	m.Stop() // at once, although a client is connected
-	if code, stderr := stuck.end(); code != 1 || !strings.Contains(stderr, "the master has ended") {
-		t.Errorf("code %d: %s", code, stderr)
-	}
+	_ = stuck.cmd.Process.Kill()
+	stuck.end()
 	s.WantNothingLeft()
 }
 

@@ -87,6 +87,10 @@ func (s *survey) scan(i int, l *lines, visit func(n int, l line) bool) error {
 		}
 		size, err := from.Read(buf[:min(left, readSize)])
 		left -= int64(size)
+		s.read.offset += int64(size)
+		if r, ok := from.(rotatable); ok {
+			s.read = r.spot
+		}
 		l.feed(buf[:size], func(l line) {
 			if partial {
 				partial = l.more
@@ -119,11 +123,14 @@ func (s *survey) open(i int) (io.ReadCloser, int64, error) {
 	if i < len(s.segments) {
 		segment := s.segments[i]
 		segment.skip = skip
+		s.read = spot{segment.n, skip}
 		from, err := openSegment(s.source.Path, segment)
 		return from, math.MaxInt64, err
 	}
 	live := s.live
 	live.at += skip
+	live.spot.offset += skip
+	s.read = live.spot
 	return rotatable{&live}, s.end - live.at, nil
 }
 
@@ -288,9 +295,21 @@ func (s *survey) skipFirst() error {
 	return nil
 }
 
+// begins returns where the first byte of the selected part is.
+func (s *survey) begins() spot {
+	switch n := len(s.segments); {
+	case s.from.segment < n:
+		return spot{s.segments[s.from.segment].n, s.offset}
+	case s.from.segment == n:
+		return spot{s.live.number, s.offset}
+	}
+	return spot{s.live.number, s.end - s.live.at}
+}
+
 // print passes the selected lines, and keeps an incomplete one at the end for the follower.
 func (s *survey) print() error {
 	s.printing = true
+	s.stand(s.begins())
 	for i := s.from.segment; i <= min(len(s.segments), s.to.segment); i++ {
 		var failed error
 		err := s.scan(i, &s.lines, func(n int, l line) bool {
@@ -298,6 +317,7 @@ func (s *survey) print() error {
 			if !at.before(s.to) {
 				return false
 			}
+			s.mark(l)
 			if at.before(s.from) || !s.matches(l) {
 				return true
 			}

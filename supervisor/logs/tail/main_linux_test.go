@@ -73,14 +73,16 @@ func newHost(t *testing.T) *host {
 	tables := &offsets.Tables{}
 	h := &host{t: t, dir: t.TempDir(), rotated: make(chan rotate.Event, 1<<16)}
 	h.hub = NewHub(h.dir, tables)
-	h.rotator = rotate.New(func(_ context.Context, e rotate.Event) {
-		if e.Kind == rotate.Rotated {
-			h.rotated <- e
-		} else if e.Kind != rotate.Truncated {
-			t.Errorf("event %+v", e)
-		}
-	}, tables)
+	h.rotator = rotate.New(h.event, tables)
 	return h
+}
+
+func (h *host) event(_ context.Context, e rotate.Event) {
+	if e.Kind == rotate.Rotated {
+		h.rotated <- e
+	} else if e.Kind != rotate.Truncated {
+		h.t.Errorf("event %+v", e)
+	}
 }
 
 // source creates the log of a worker.

@@ -27,6 +27,9 @@ type reader struct {
 	lines       int64    // offset in the log of the byte whose logical offset is the table's base
 	moves, gaps int      // of the table when lines and at were found
 	at          int64    // logical offset of the next byte in the log
+	number      uint64   // of the rotated file that the next rotation of the log makes
+	inode       uint64   // of the log; 0 if there is none
+	spot        spot     // behind the last byte that was read
 	ended       bool     // the last read reached the end of the log
 }
 
@@ -40,11 +43,11 @@ type segment struct {
 func openReader(path string, table *offsets.Table) (*reader, error) {
 	table.RLock()
 	defer table.RUnlock()
-	r := &reader{path: path, table: table}
 	files, err := layout.List(path)
 	if err != nil {
 		return nil, err
 	}
+	r := &reader{path: path, table: table, moves: table.Moves(), number: files.Next()}
 	for _, f := range files.Rotated {
 		if n := len(r.todo); n == 0 || r.todo[n-1].n != f.N { // a file may exist in both forms
 			r.todo = append(r.todo, segment{n: f.N})
@@ -57,6 +60,7 @@ func openReader(path string, table *offsets.Table) (*reader, error) {
 	if n := len(r.todo); marker != nil && (n == 0 || r.todo[n-1].n != marker.N) {
 		r.todo = append(r.todo, segment{n: marker.N, id: marker.ID})
 	}
+	r.spot = spot{file: r.number}
 	return r, nil
 }
 
@@ -71,14 +75,33 @@ func (r *reader) open() (*layout.Marker, error) {
 		return nil, err
 	}
 	r.file = f
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	r.inode = inodeOf(info)
 	return r.locate()
 }
 
 // locate finds the first line in the log. The caller holds the table.
 func (r *reader) locate() (*layout.Marker, error) {
 	parts, err := layout.Find(r.file)
-	r.lines, r.moves = parts.Lines, r.table.Moves()
-	return parts.Marker, err
+	if err != nil {
+		return nil, err
+	}
+	moves := r.table.Moves()
+	switch {
+	case parts.Marker != nil:
+		r.number = parts.Marker.N + 1
+	case r.number == 0 || r.moves != moves:
+		files, err := layout.List(r.path)
+		if err != nil {
+			return nil, err
+		}
+		r.number = files.Next()
+	}
+	r.lines, r.moves = parts.Lines, moves
+	return parts.Marker, nil
 }
 
 // reopen opens the log anew if another file has its path. The rest of the former one must have been read.
@@ -97,6 +120,7 @@ func (r *reader) reopen() error {
 		_ = r.file.Close()
 		r.file = nil
 	}
+	r.number = 0 // the rotated files may be others too
 	r.table.RLock()
 	defer r.table.RUnlock()
 	_, err = r.open()
@@ -139,6 +163,7 @@ func (r *reader) Read(buf []byte) (int, error) {
 			continue // with a rotated file
 		}
 		n, err := r.from.Read(buf)
+		r.spot.offset += int64(n)
 		if n > 0 {
 			return n, nil
 		}
@@ -170,7 +195,7 @@ func (r *reader) next() error {
 	if err != nil {
 		return &lostError{fmt.Sprintf("a rotated file is not readable: %v", err)}
 	}
-	r.from = from
+	r.from, r.spot = from, spot{s.n, s.skip}
 	return nil
 }
 
@@ -237,6 +262,7 @@ func (r *reader) live(buf []byte) (int, error) {
 	n, err := r.file.ReadAt(buf, offset)
 	r.at += int64(n)
 	r.ended = n < len(buf)
+	r.spot = spot{r.number, r.at - base}
 	if n > 0 {
 		return n, nil
 	}

@@ -37,6 +37,11 @@ type Query struct {
 	// Later has logs of workers that come while the others are followed, each worker once. Lines that are known to be
 	// older than the query are left out. It may be nil.
 	Later <-chan Source
+	// Positions has the chunks carry positions. It requires Follow.
+	Positions bool
+	// After are positions, by worker, behind which the output of these workers is continued: Lines and Since do not
+	// select lines of them.
+	After map[string]Position
 }
 
 // Chunk is text of a worker, or a notice about its log.
@@ -49,6 +54,8 @@ type Chunk struct {
 	Time time.Time
 	// Notice describes a fault of the log.
 	Notice string
+	// Position is behind the text, which may be empty. It is nil in notices, and in queries without Positions.
+	Position *Position
 }
 
 // Hub reads the logs in a folder. Its methods may be called from any goroutine.
@@ -122,7 +129,7 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]C
 			return nil, out.add(Chunk{Worker: s.Worker, Notice: err.Error()})
 		}
 		tails = append(tails, t)
-		return t, t.history()
+		return t, t.start()
 	}
 	return follow(ctx, sub, tails, out, q.Later, join)
 }
@@ -141,7 +148,7 @@ func (h *Hub) begin(
 			continue
 		}
 		tails = append(tails, t)
-		err = t.history()
+		err = t.start()
 		if errors.Is(err, ErrNoPrevious) {
 			none, err = append(none, s.Worker), nil
 		}
@@ -243,7 +250,7 @@ func follow(
 			if t == nil {
 				continue
 			}
-			ended, err := t.turn(c.replaced)
+			ended, err := t.turn(c.replaced, time.Now())
 			if err != nil {
 				return err
 			}
@@ -272,6 +279,10 @@ type tail struct {
 	reader *reader
 	lines  lines
 	out    []byte
+
+	read     spot     // behind the text that was read last
+	position Position // of the last line that was read
+	sent     Position // the last one that was passed
 }
 
 func (h *Hub) open(ctx context.Context, s Source, q Query, out *batch) (*tail, error) {
@@ -280,6 +291,14 @@ func (h *Hub) open(ctx context.Context, s Source, q Query, out *batch) (*tail, e
 		return nil, err
 	}
 	return &tail{source: s, query: q, ctx: ctx, batch: out, reader: r}, nil
+}
+
+// start passes the selected lines that are there.
+func (t *tail) start() error {
+	if p, known := t.query.After[t.source.Worker]; known {
+		return t.resume(p)
+	}
+	return t.history()
 }
 
 const (
@@ -291,10 +310,10 @@ const (
 	batchSize = 64 << 10
 )
 
-// turn passes on the new lines of the log. It returns false if there may be more. If the log is replaced, another
-// file may have its path.
-func (t *tail) turn(replaced bool) (ended bool, err error) {
-	buf, seen := t.batch.buffer(), time.Now()
+// turn passes on the new lines of the log, which were seen at a time. It returns false if there may be more. If the log
+// is replaced, another file may have its path.
+func (t *tail) turn(replaced bool, seen time.Time) (ended bool, err error) {
+	buf := t.batch.buffer()
 	for read := 0; read < turnSize; {
 		n, failed := t.reader.Read(buf)
 		read += n
@@ -322,8 +341,13 @@ func (t *tail) turn(replaced bool) (ended bool, err error) {
 
 // pass passes the lines in the text that match.
 func (t *tail) pass(text []byte, seen time.Time) (err error) {
+	t.read = t.reader.spot
 	t.lines.feed(text, func(l line) {
-		if err == nil && t.matches(l) {
+		if err != nil {
+			return
+		}
+		t.mark(l)
+		if t.matches(l) {
 			err = t.put(l, seen)
 		}
 	})
@@ -353,20 +377,25 @@ func (t *tail) put(l line, seen time.Time) error {
 	return t.flush(seen)
 }
 
-// flush sends the lines that were put.
+// flush sends the lines that were put, and the position behind the last one that was read.
 func (t *tail) flush(seen time.Time) error {
-	if len(t.out) == 0 {
+	if len(t.out) == 0 && t.position == t.sent {
 		return t.ctx.Err()
 	}
-	err := t.batch.add(Chunk{Worker: t.source.Worker, Text: t.out, Time: seen})
+	c := Chunk{Worker: t.source.Worker, Text: t.out, Time: seen}
+	if t.query.Positions {
+		t.sent = t.position
+		c.Position = new(t.position)
+	}
 	t.out = nil // it belongs to the receiver
-	return err
+	return t.batch.add(c)
 }
 
 // notice ends the line that is incomplete, and sends a notice after it.
 func (t *tail) notice(text string, seen time.Time) error {
 	var failed error
 	t.lines.end(func(l line) {
+		t.mark(l)
 		if t.matches(l) {
 			failed = t.put(l, seen)
 		}

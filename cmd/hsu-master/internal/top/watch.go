@@ -145,7 +145,7 @@ func (w *watcher) ask(ctx context.Context) {
 	defer cancel()
 	workers, err := w.Ask(ctx)
 	if err != nil {
-		w.table.note = "no master answers any more; this goes on when one does"
+		w.table.note = render.MasterAway
 		return
 	}
 	w.table.note = ""
