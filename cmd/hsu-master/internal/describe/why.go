@@ -169,7 +169,7 @@ func explained(p render.Page, in *adminpb.Inspection, live bool, now time.Time) 
 	p.Add(headOf(in, now))
 	p.Field("why", e.Why, 3)
 	p.Field("next", e.Next, 2)
-	p.Field("do", e.Do, 2)
+	p.Field("do", e.Do, 3)
 	if in.GetPolicy().GetSpent() > 0 {
 		p.Field("budget", fmt.Sprintf("%s; %d in all", budgetText(in.GetPolicy()), w.GetRestarts()), 1)
 	}

@@ -34,6 +34,7 @@ func Explain(in *adminpb.Inspection, live bool, now time.Time) Explanation {
 		explainUnmanaged(in, &e)
 	default:
 		explainStatus(in, &e, now)
+		explainBackground(w, &e)
 	}
 	if !live {
 		e.Next, e.Do = "nothing, until a master runs", "hsu-master run  or: systemctl start hsu-master"
@@ -80,6 +81,22 @@ func explainStatus(in *adminpb.Inspection, e *Explanation, now time.Time) {
 		e.Next = "is not started again: restart policy " + cmp.Or(in.GetPolicy().GetRestart(), "on-failure")
 		e.Do = commandFor("worker start", w) + "  runs it again"
 	case records.StatusAbsent: // unmanaged
+	}
+}
+
+// explainBackground says what helps a program that goes to the background.
+func explainBackground(w *adminpb.Worker, e *Explanation) {
+	verb := "worker restart"
+	switch records.Status(w.GetStatus()) { //nolint:exhaustive // in the others, it has a process or is not wanted
+	case records.StatusCompleted:
+		verb = "worker start"
+	case records.StatusBackoff, records.StatusFailed:
+	default:
+		return
+	}
+	if strings.Contains(w.GetReason(), lifecycle.Backgrounded) {
+		e.Do = `have it stay in the foreground (such as nginx -g "daemon off;", redis-server --daemonize no), then: ` +
+			commandFor(verb, w)
 	}
 }
 
