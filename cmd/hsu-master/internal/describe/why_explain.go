@@ -87,11 +87,11 @@ func explainStatus(in *adminpb.Inspection, e *Explanation, now time.Time) {
 // explainBackground says what helps a program that goes to the background.
 func explainBackground(w *adminpb.Worker, e *Explanation) {
 	verb := "worker restart"
-	switch records.Status(w.GetStatus()) { //nolint:exhaustive // in the others, it has a process or is not wanted
+	switch records.Status(w.GetStatus()) {
 	case records.StatusCompleted:
 		verb = "worker start"
 	case records.StatusBackoff, records.StatusFailed:
-	default:
+	default: // it has a process, or is not wanted
 		return
 	}
 	if strings.Contains(w.GetReason(), lifecycle.Backgrounded) {

@@ -336,7 +336,8 @@ func TestWhyIsOneScreen(t *testing.T) {
 // On a terminal that is narrower, the same is said in more lines, and no word is cut.
 func TestWhyOnANarrowTerminal(t *testing.T) {
 	in := inspected(records.StatusBackoff, func(in *adminpb.Inspection, w *adminpb.Worker) {
-		w.Reason, w.RetryAt, w.Restarts = "start.before ./migrate --to latest: exited with code 3", after(4*time.Second), 5
+		w.Reason = "start.before ./migrate --to latest: exited with code 3"
+		w.RetryAt, w.Restarts = after(4*time.Second), 5
 		w.LastOutput = []string{"opening the database", "no such file or directory: /var/lib/web/data", "it ends"}
 		w.Checks = []*adminpb.Check{{
 			Use: "readiness", Probe: "http http://127.0.0.1:40001/health", Answer: "503 Service Unavailable",
