@@ -89,7 +89,7 @@ func signalCommand() *cli.Command {
 is restarted by its policy. A worker stopped by STOP is reported as suspended.`, allFlag())
 	cmd.Action = func(c *cli.Context) error {
 		if c.NArg() == 0 {
-			return exit.Usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
+			return exit.Usagef("no SIGNAL is given: see %q", c.Command.HelpName+" --help")
 		}
 		if _, err := supervisor.ParseSignal(c.Args().First()); err != nil {
 			return exit.Usagef("%w: see %q", err, c.Command.HelpName+" --help")

@@ -67,9 +67,9 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	timeout := c.Duration("timeout")
-	if timeout <= 0 {
-		return exit.Usagef("--timeout %s: must be above 0, such as 1m", timeout)
+	timeout, err := timeoutOf(c)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()

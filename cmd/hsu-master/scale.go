@@ -28,7 +28,8 @@ const longestWait = 24 * time.Hour
 func timeoutOf(c *cli.Context) (time.Duration, error) {
 	limit := c.Duration("timeout")
 	if limit <= 0 || limit > longestWait {
-		return 0, exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+		return 0, exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m",
+			limit, render.ShortAge(longestWait))
 	}
 	return limit, nil
 }

@@ -70,8 +70,12 @@ func upgrade(c *cli.Context) error {
 		return err
 	}
 	request := &adminpb.UpgradeRequest{Drain: durationpb.New(c.Duration("drain"))}
-	if c.Duration("drain") <= 0 || c.Duration("timeout") <= 0 {
-		return exit.Usagef("--drain and --timeout: must be above 0, such as 30s")
+	if drain := c.Duration("drain"); drain <= 0 {
+		return exit.Usagef("--drain %s: must be above 0, such as 30s", drain)
+	}
+	timeout, err := timeoutOf(c)
+	if err != nil {
+		return err
 	}
 	if path := c.String("binary"); path != "" {
 		if request.Binary, err = filepath.Abs(path); err != nil {
@@ -81,7 +85,7 @@ func upgrade(c *cli.Context) error {
 			return exit.Usagef("--binary %q: a master takes only paths in UTF-8: rename it", path)
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
 	waiting := render.StartProgress(c.App.ErrWriter, "upgrading")
 	outcome, err := awaitUpgrade(ctx, f, request, c.Bool(noWaitFlag), waiting)

@@ -192,10 +192,11 @@ func explained(p render.Page, in *adminpb.Inspection, live bool, now time.Time) 
 func exitLines(in *adminpb.Inspection, most int, now time.Time) []string {
 	var lines []string
 	for _, e := range in.GetExits() {
-		lines = append(lines, render.At(e.GetExit().GetAt(), now)+"  "+exitCause(e))
+		lines = append(lines, render.At(e.GetExit().GetAt(), now)+"  "+exitCause(e, in.GetEvents()))
 	}
 	if last := in.GetWorker().GetLastExit(); len(lines) == 0 && last != nil { // recorded by an earlier release
-		lines = append(lines, render.At(last.GetAt(), now)+"  "+exitCause(&adminpb.Inspection_PastExit{Exit: last}))
+		cause := exitCause(&adminpb.Inspection_PastExit{Exit: last}, in.GetEvents())
+		lines = append(lines, render.At(last.GetAt(), now)+"  "+cause)
 	}
 	return lines[:min(len(lines), most)]
 }

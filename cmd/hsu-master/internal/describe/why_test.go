@@ -294,8 +294,35 @@ func TestExitCause(t *testing.T) {
 		{signal("SIGKILL"), "killed by SIGKILL: out of memory", "killed by SIGKILL: out of memory"},
 		{signal("SIGTERM"), "memory 2MiB is above 1MiB", "memory 2MiB is above 1MiB (SIGTERM)"},
 	} {
-		if got := exitCause(&adminpb.Inspection_PastExit{Exit: test.exit, Reason: test.reason}); got != test.want {
+		if got := exitCause(&adminpb.Inspection_PastExit{Exit: test.exit, Reason: test.reason}, nil); got != test.want {
 			t.Errorf("exitCause(%v, %q) = %q, want %q", test.exit, test.reason, got, test.want)
+		}
+	}
+}
+
+// A signal that an operator has had sent is told from one of another program.
+func TestExitBySignalOfAnOperator(t *testing.T) {
+	events := []*adminpb.Event{{
+		Type: "signal", Time: before(3 * time.Second), Detail: "SIGHUP to process 4711",
+		Operator: &adminpb.Operator{Uid: 7, Command: "worker signal HUP web"},
+	}}
+	const foreign = ", which hsu-master did not send"
+	for _, test := range []struct {
+		signal string
+		at     time.Duration // before now
+		want   string
+	}{
+		{"SIGHUP", 2 * time.Second, ", sent by user 7: worker signal HUP web"},
+		{"SIGTERM", 2 * time.Second, foreign},
+		{"SIGHUP", 4 * time.Second, foreign}, // earlier than the signal
+		{"SIGHUP", -time.Minute, foreign},    // it has survived the signal
+	} {
+		past := &adminpb.Inspection_PastExit{
+			Exit: &adminpb.Exit{Signal: &test.signal, At: before(test.at)}, Reason: "killed by " + test.signal,
+		}
+		want := past.GetReason() + test.want
+		if got := exitCause(past, events); got != want {
+			t.Errorf("%s: %q, want %q", test.signal, got, want)
 		}
 	}
 }
