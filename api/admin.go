@@ -29,10 +29,10 @@ type Admin struct {
 	adminpb.UnimplementedAdminServer
 	Store      *store.DB
 	Supervisor *supervisor.Supervisor
-	// Reread reads the units anew and makes them the wanted set, unless dryRun is set. It calls planned first. If it is
-	// nil, Reload fails with UNIMPLEMENTED.
+	// Reread reads the units anew and makes them the wanted set, unless dryRun is set. It calls planned first, and
+	// begun when the change is recorded and has begun. If it is nil, Reload fails with UNIMPLEMENTED.
 	Reread func(
-		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
+		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string), begun func(),
 	) error
 	// Commands returns what becomes of the commands for events; nil means that there are none.
 	Commands func() reactions.Figures

@@ -36,7 +36,7 @@ func scaleError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, supervisor.ErrNoUnit):
 		code = codes.NotFound
-	case errors.Is(err, supervisor.ErrReplicas):
+	case errors.Is(err, supervisor.ErrReplicas), errors.Is(err, supervisor.ErrNotStarted):
 		code = codes.InvalidArgument
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed), errors.Is(err, worker.ErrStopping):
 		code = codes.Unavailable

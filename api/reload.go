@@ -14,7 +14,8 @@ import (
 
 // Reload has the units read anew. It sends what will change, and ends when that is done: with INVALID_ARGUMENT if the
 // units are faulty and nothing was changed, with FAILED_PRECONDITION if it cannot begin for another reason, and with
-// ABORTED at the first worker that does not get ready. A client that goes away does not end the reload.
+// ABORTED at the first worker that does not get ready. With no_wait it also sends when the change is recorded and has
+// begun. A client that goes away does not end the reload.
 func (a *Admin) Reload(req *adminpb.ReloadRequest, stream grpc.ServerStreamingServer[adminpb.ReloadResponse]) error {
 	if a.Reread == nil {
 		return status.Error(codes.Unimplemented, "this master does not read its units again")
@@ -30,6 +31,10 @@ func (a *Admin) Reload(req *adminpb.ReloadRequest, stream grpc.ServerStreamingSe
 				})
 			}
 			_ = stream.Send(resp) // a client that is gone learns nothing
+		}, func() {
+			if req.GetNoWait() {
+				_ = stream.Send(&adminpb.ReloadResponse{Begun: true}) // likewise
+			}
 		})
 	if _, faulty := errors.AsType[*supervisor.FaultError](err); faulty {
 		failed = codes.InvalidArgument

@@ -17,12 +17,13 @@ func (m *Master) Reload(ctx context.Context, units ...unit.Spec) error {
 
 // Reread reads the units anew, with [Options.ReadUnits], and makes them the wanted set. Before that it passes to
 // planned what will change now, and which settings take effect at the next start only. With dryRun that is all it
-// does. The error is a [*supervisor.FaultError] if the units cannot be read or have a fault. Without ReadUnits it looks
-// for changed executables, and marks the workers that still run the former ones.
+// does. It calls begun when the change is recorded and has begun. The error is a [*supervisor.FaultError] if the units
+// cannot be read or have a fault. Without ReadUnits it looks for changed executables, and marks the workers that still
+// run the former ones; it does not call begun then.
 func (m *Master) Reread(
-	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
+	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string), begun func(),
 ) error {
-	err := m.rereadUnits(ctx, dryRun, planned)
+	err := m.rereadUnits(ctx, dryRun, planned, begun)
 	if err != nil && !dryRun {
 		m.journal().reloadFailed(ctx, err)
 	}
@@ -30,7 +31,7 @@ func (m *Master) Reread(
 }
 
 func (m *Master) rereadUnits(
-	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
+	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string), begun func(),
 ) error {
 	if m.options.ReadUnits == nil {
 		changes, err := m.sup.MarkOutdated(ctx, dryRun)
@@ -66,7 +67,7 @@ func (m *Master) rereadUnits(
 			"workers", strings.Join(c.Workers, " "), "reason", strings.Join(c.Reasons, ", "))
 	}
 	m.applyRules()
-	if err := m.sup.Apply(ctx, units...); err != nil {
+	if err := m.sup.ApplyReporting(ctx, begun, units...); err != nil {
 		return err
 	}
 	m.log.Info("units reloaded", "units", len(units))

@@ -48,7 +48,9 @@ func TestRereadsKeepTheirOrder(t *testing.T) {
 		results := make(chan error, 2)
 		for _, name := range []string{"older", "newer"} {
 			file.Store(name)
-			go func() { results <- m.Reread(t.Context(), false, func([]supervisor.Change, []string) {}) }()
+			go func() {
+				results <- m.Reread(t.Context(), false, func([]supervisor.Change, []string) {}, func() {})
+			}()
 			synctest.Wait() // the first one reads, the second one has done all that it can
 		}
 		close(slow)

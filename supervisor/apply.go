@@ -59,6 +59,11 @@ func check(units []unit.Spec) error {
 // A unit with StartFirst that has workers to be replaced gets a spare worker first, until the others are replaced or
 // one does not get ready.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
+	return s.ApplyReporting(ctx, func() {}, units...)
+}
+
+// ApplyReporting is like Apply, and calls begun when the change is recorded and has begun.
+func (s *Supervisor) ApplyReporting(ctx context.Context, begun func(), units ...unit.Spec) error {
 	if err := check(units); err != nil {
 		return err
 	}
@@ -83,5 +88,6 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err != nil {
 		return err
 	}
+	begun()
 	return endRollouts(ctx, s, r.complete(ctx))
 }

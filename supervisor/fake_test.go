@@ -500,6 +500,8 @@ func (p *fakeProcess) Survived() bool {
 	return p.childrenUntil.After(time.Now())
 }
 
+func (p *fakeProcess) Outlived(context.Context) bool { return p.Survived() }
+
 func (p *fakeProcess) Kill(context.Context) ([]process.Holder, error) {
 	p.childrenKilled = p.Survived()
 	p.die(identity.Exit{Signal: 9, Source: identity.ExitWait})

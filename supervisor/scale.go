@@ -21,6 +21,8 @@ var (
 	ErrNoUnit = errors.New("no such unit")
 	// ErrReplicas is returned by [Supervisor.Scale] if the unit cannot have that many replicas.
 	ErrReplicas = errors.New("wrong number of replicas")
+	// ErrNotStarted is returned by [Supervisor.Scale] if the unit is unmanaged.
+	ErrNotStarted = errors.New("an unmanaged unit is not scaled, since another program starts it")
 	// ErrDisabled is returned by [Supervisor.Scale] if the unit is disabled.
 	ErrDisabled = errors.New("the unit is disabled")
 )
@@ -57,7 +59,7 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	case recs[i].Disabled:
 		return Scaling{}, fmt.Errorf("%w by an operator: %q", ErrDisabled, name)
 	case !configured[i].Starts():
-		return Scaling{}, fmt.Errorf("%w: unit %s is unmanaged: the master does not start it", ErrReplicas, name)
+		return Scaling{}, fmt.Errorf("%w: unit %s", ErrNotStarted, name)
 	}
 	if err := recovery.WithReplicas(&configured[i], n).CheckFields(); err != nil {
 		return Scaling{}, fmt.Errorf("%w: %w", ErrReplicas, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -228,7 +229,9 @@ func TestScaleRefusesWhatCannotBe(t *testing.T) {
 		settle(time.Second)
 		off := unitOf(t, "off", 0)
 		off.Disabled = true
-		if err := m.Apply(t.Context(), unitOf(t, "worker", 1), off); err != nil {
+		foreign := unit.Spec{Name: "foreign", Kind: unit.Unmanaged}
+		foreign.Discover.PIDFile = filepath.Join(t.TempDir(), "pid")
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 1), off, foreign); err != nil {
 			t.Fatal(err)
 		}
 		for _, test := range []struct {
@@ -242,6 +245,10 @@ func TestScaleRefusesWhatCannotBe(t *testing.T) {
 			{"wroker", 1, ErrNoUnit, `no such unit: "wroker"`},
 			{"", 1, ErrNoUnit, `no such unit: ""`},
 			{"off", 1, ErrDisabled, `the unit is disabled: "off"`},
+			{
+				"foreign", 1, ErrNotStarted,
+				"an unmanaged unit is not scaled, since another program starts it: unit foreign",
+			},
 			{"off", 0, ErrDisabled, `the unit is disabled: "off"`},
 		} {
 			_, err := m.Scale(t.Context(), test.name, test.n)
@@ -249,7 +256,7 @@ func TestScaleRefusesWhatCannotBe(t *testing.T) {
 				t.Errorf("Scale(%q, %d) = %v, want %s", test.name, test.n, err, test.text)
 			}
 		}
-		if got := m.ids(); got != "worker-0 running" || m.units() != "off 0, worker 1" {
+		if got := m.ids(); got != "worker-0 running" || m.units() != "foreign 0, off 0, worker 1" {
 			t.Errorf("workers are %s, units %s", got, m.units())
 		}
 		m.end(nil)

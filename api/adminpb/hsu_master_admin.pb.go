@@ -308,7 +308,9 @@ func (x *ListWorkersResponse) GetWorkers() []*Worker {
 type ReloadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Send what would change, and change nothing.
-	DryRun        bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Send a second response as soon as the change is recorded and has begun.
+	NoWait        bool `protobuf:"varint,2,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,11 +352,20 @@ func (x *ReloadRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *ReloadRequest) GetNoWait() bool {
+	if x != nil {
+		return x.NoWait
+	}
+	return false
+}
+
 type ReloadResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Changes []*UnitChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Settings that differ and take effect at the next start of the master.
-	Later         []string `protobuf:"bytes,2,rep,name=later,proto3" json:"later,omitempty"`
+	Later []string `protobuf:"bytes,2,rep,name=later,proto3" json:"later,omitempty"`
+	// The change is recorded and has begun. All else is empty then.
+	Begun         bool `protobuf:"varint,3,opt,name=begun,proto3" json:"begun,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -401,6 +412,13 @@ func (x *ReloadResponse) GetLater() []string {
 		return x.Later
 	}
 	return nil
+}
+
+func (x *ReloadResponse) GetBegun() bool {
+	if x != nil {
+		return x.Begun
+	}
+	return false
 }
 
 // UnitChange is what a reload does to workers of one unit.
@@ -4229,12 +4247,14 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\v2\x1a.hsu.master.admin.v1.StateR\x05state\"\x14\n" +
 	"\x12ListWorkersRequest\"L\n" +
 	"\x13ListWorkersResponse\x125\n" +
-	"\aworkers\x18\x01 \x03(\v2\x1b.hsu.master.admin.v1.WorkerR\aworkers\"(\n" +
+	"\aworkers\x18\x01 \x03(\v2\x1b.hsu.master.admin.v1.WorkerR\aworkers\"A\n" +
 	"\rReloadRequest\x12\x17\n" +
-	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"a\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x17\n" +
+	"\ano_wait\x18\x02 \x01(\bR\x06noWait\"w\n" +
 	"\x0eReloadResponse\x129\n" +
 	"\achanges\x18\x01 \x03(\v2\x1f.hsu.master.admin.v1.UnitChangeR\achanges\x12\x14\n" +
-	"\x05later\x18\x02 \x03(\tR\x05later\"l\n" +
+	"\x05later\x18\x02 \x03(\tR\x05later\x12\x14\n" +
+	"\x05begun\x18\x03 \x01(\bR\x05begun\"l\n" +
 	"\n" +
 	"UnitChange\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n" +

@@ -49,7 +49,7 @@ type AdminClient interface {
 	// Reload reads the units again and makes them the wanted set. It sends what
 	// will change and ends when that is done: with INVALID_ARGUMENT if the units
 	// are faulty and nothing was changed, with ABORTED at the first worker that
-	// does not get ready.
+	// does not get ready. What has begun goes on, also without the client.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReloadResponse], error)
 	// Scale sets the number of workers of a unit in place of the configured one. It
 	// returns when the number is recorded and, unless no_wait is set, the change is
@@ -286,7 +286,7 @@ type AdminServer interface {
 	// Reload reads the units again and makes them the wanted set. It sends what
 	// will change and ends when that is done: with INVALID_ARGUMENT if the units
 	// are faulty and nothing was changed, with ABORTED at the first worker that
-	// does not get ready.
+	// does not get ready. What has begun goes on, also without the client.
 	Reload(*ReloadRequest, grpc.ServerStreamingServer[ReloadResponse]) error
 	// Scale sets the number of workers of a unit in place of the configured one. It
 	// returns when the number is recorded and, unless no_wait is set, the change is

@@ -19,7 +19,10 @@ import (
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
-const outdatedFlag = "outdated"
+const (
+	outdatedFlag = "outdated"
+	noWaitFlag   = "no-wait"
+)
 
 const exitCodesOfActs = `
 
@@ -29,7 +32,7 @@ Exit codes: 0 done, 1 failed, or not done within the timeout, 2 wrong usage,
 // actCommand returns the command of a verb for workers or units, which takes their names.
 func actCommand(verb supervisor.Verb, usage, names, description string, flags ...cli.Flag) *cli.Command {
 	cmd := leaf(string(verb), usage, nil, append(flags,
-		&cli.BoolFlag{Name: "no-wait", Usage: "return when it is recorded and has begun"},
+		noWait(),
 		&cli.DurationFlag{
 			Name: "timeout", Value: time.Minute,
 			Usage: "`DURATION` to wait for the outcome; what has begun goes on after it",
@@ -40,6 +43,10 @@ func actCommand(verb supervisor.Verb, usage, names, description string, flags ..
 		return act(c, &adminpb.ActRequest{Verb: string(verb), Names: c.Args().Slice()})
 	}
 	return cmd
+}
+
+func noWait() cli.Flag {
+	return &cli.BoolFlag{Name: noWaitFlag, Usage: "return when it is recorded and has begun"}
 }
 
 func allFlag() cli.Flag {
@@ -82,7 +89,7 @@ func signalCommand() *cli.Command {
 is restarted by its policy. A worker stopped by STOP is reported as suspended.`, allFlag())
 	cmd.Action = func(c *cli.Context) error {
 		if c.NArg() == 0 {
-			return exit.Usagef("a SIGNAL is missing: see %q", c.Command.HelpName+" --help")
+			return exit.Usagef("no SIGNAL is given: see %q", c.Command.HelpName+" --help")
 		}
 		if _, err := supervisor.ParseSignal(c.Args().First()); err != nil {
 			return exit.Usagef("%w: see %q", err, c.Command.HelpName+" --help")
@@ -104,7 +111,7 @@ type actJSON struct {
 
 // act has the running master execute a verb, and prints a line for each worker or unit.
 func act(c *cli.Context, req *adminpb.ActRequest) error {
-	req.All, req.Force, req.NoWait = c.Bool("all"), c.Bool(forceFlag), c.Bool("no-wait")
+	req.All, req.Force, req.NoWait = c.Bool("all"), c.Bool(forceFlag), c.Bool(noWaitFlag)
 	req.Outdated = c.Bool(outdatedFlag)
 	if req.GetOutdated() && len(req.GetNames()) == 0 {
 		req.All = true

@@ -22,6 +22,8 @@ func TestComplete(t *testing.T) {
 		"worker --state-dir x li": {"list"},
 		"nonsense ":               nil,
 		"detach --no":             {"--no-wait"},
+		"reload --no":             {"--no-wait"},
+		"upgrade --no":            {"--no-wait"},
 		"detach --timeout ":       nil, // a value, and no word of the command
 		"detach -- --no":          nil,
 		"completion ":             {"bash", "zsh", "fish"},

@@ -49,7 +49,7 @@ running.`
 
 func shutdownFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "no-wait", Usage: "return when the master has begun to end"},
+		&cli.BoolFlag{Name: noWaitFlag, Usage: "return when the master has begun to end"},
 		&cli.DurationFlag{
 			Name: "timeout", Value: time.Minute,
 			Usage: "`DURATION` to wait for the end; the master goes on after it",
@@ -102,7 +102,7 @@ func shutdown(c *cli.Context, detach bool) error {
 		}
 		return shutdownError(err, first, detach)
 	}
-	if !c.Bool("no-wait") {
+	if !c.Bool(noWaitFlag) {
 		waiting := render.StartProgress(c.App.ErrWriter, "waiting for the end of the master")
 		err = awaitShutdown(ctx, f, stream, master, first, waiting)
 		waiting.End()
@@ -114,7 +114,7 @@ func shutdown(c *cli.Context, detach bool) error {
 }
 
 func printShutdown(c *cli.Context, first *adminpb.ShutdownResponse, detach bool) error {
-	ended := !c.Bool("no-wait")
+	ended := !c.Bool(noWaitFlag)
 	if c.Bool(jsonFlag) {
 		return render.JSON(c.App.Writer, shutdownJSON{
 			first.GetMasterPid(), detach, ended, append([]string{}, first.GetWorkers()...),

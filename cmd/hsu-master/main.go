@@ -157,7 +157,7 @@ func leafOf(name, usage, arg string, required bool,
 		case c.NArg() > 1:
 			return exit.Usagef("%s takes one %s, got %q too", c.Command.HelpName, arg, c.Args().Get(1))
 		case c.NArg() == 0 && required:
-			return exit.Usagef("a %s is missing: see %q", arg, c.Command.HelpName+" --help")
+			return exit.Usagef("no %s is given: see %q", arg, c.Command.HelpName+" --help")
 		case c.NArg() == 1 && c.Args().First() == "":
 			return exit.Usagef("the %s is empty: name one", arg)
 		}

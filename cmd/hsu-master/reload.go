@@ -23,6 +23,7 @@ const defaultReloadTimeout = 10 * time.Minute
 func reloadCommand() *cli.Command {
 	cmd := leaf("reload", "have the running master read its configuration file again", reload,
 		&cli.BoolFlag{Name: "dry-run", Usage: "print what would change, and change nothing"},
+		noWait(),
 		&cli.DurationFlag{
 			Name: "timeout", Value: defaultReloadTimeout,
 			Usage: "`DURATION` wait this long for the workers; the master goes on",
@@ -35,6 +36,9 @@ or several at the same time: see update.max_unavailable. With update.order:
 start-first, a spare worker runs meanwhile. Other settings apply at once. The
 reload stops at the first worker that does not get ready. A master that is
 started after a crash completes it. SIGHUP does the same.
+
+With --no-wait, it is not known whether the workers get ready: "worker list"
+shows how far it is, and an event tells if the reload stops.
 
 A master without a file looks for changed executables, and marks the workers
 that run the former ones as outdated.
@@ -63,9 +67,9 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	timeout := c.Duration("timeout")
-	if timeout <= 0 {
-		return exit.Usagef("--timeout %s: must be above 0, such as 1m", timeout)
+	timeout, err := timeoutOf(c)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
@@ -75,7 +79,9 @@ func reload(c *cli.Context) error {
 	}
 	defer func() { _ = conn.Close() }()
 	client := adminpb.NewAdminClient(conn)
-	stream, err := client.Reload(ctx, &adminpb.ReloadRequest{DryRun: c.Bool("dry-run")})
+	stream, err := client.Reload(ctx, &adminpb.ReloadRequest{
+		DryRun: c.Bool("dry-run"), NoWait: c.Bool(noWaitFlag),
+	})
 	if err != nil {
 		return reloadError(ctx, err, "")
 	}
@@ -95,13 +101,23 @@ func reload(c *cli.Context) error {
 	}
 	waiting = render.StartProgress(c.App.ErrWriter, "waiting for the workers")
 	watch := watchReload(ctx, client, plan, waiting)
-	_, err = stream.Recv()
+	more, err := stream.Recv()
 	last := watch.end()
 	waiting.End()
-	if !errors.Is(err, io.EOF) {
+	switch {
+	case more.GetBegun():
+		if !c.Bool(jsonFlag) && len(plan.GetChanges()) > 0 {
+			printBegun(c.App.Writer)
+		}
+	case !errors.Is(err, io.EOF):
 		return reloadError(ctx, err, last)
 	}
 	return blockedError(plan)
+}
+
+// printBegun prints the outcome of a reload with --no-wait.
+func printBegun(w io.Writer) {
+	fmt.Fprintln(w, render.OnTerminal(w, `recorded and begun: "hsu-master worker list" shows how far it is`))
 }
 
 // blockedError returns an error if the plan has units whose command cannot be started. Their living workers stay.

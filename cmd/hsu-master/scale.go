@@ -28,7 +28,8 @@ const longestWait = 24 * time.Hour
 func timeoutOf(c *cli.Context) (time.Duration, error) {
 	limit := c.Duration("timeout")
 	if limit <= 0 || limit > longestWait {
-		return 0, exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+		return 0, exit.Usagef("--timeout %s: must be above 0 and up to %s, such as 1m",
+			limit, render.ShortAge(longestWait))
 	}
 	return limit, nil
 }
@@ -36,7 +37,7 @@ func timeoutOf(c *cli.Context) (time.Duration, error) {
 func scaleCommand() *cli.Command {
 	cmd := leafOf("scale", "set the number of workers of a unit", "UNIT=N", true, scaleUnit,
 		&cli.BoolFlag{
-			Name:  "no-wait",
+			Name:  noWaitFlag,
 			Usage: "return when the number is recorded, before workers are ready or stopped",
 		},
 		&cli.DurationFlag{
@@ -91,7 +92,7 @@ func scaleUnit(c *cli.Context, arg string) error {
 	waiting := render.StartProgress(c.App.ErrWriter, "waiting for the workers of "+render.Printable(unit))
 	resp, err := adminpb.NewAdminClient(conn).Scale(ctx, &adminpb.ScaleRequest{
 		Unit: unit, Replicas: int32(n), //nolint:gosec // parseScale has bounded it
-		NoWait: c.Bool("no-wait"), Timeout: durationpb.New(limit),
+		NoWait: c.Bool(noWaitFlag), Timeout: durationpb.New(limit),
 	})
 	waiting.End()
 	if status.Code(err) == codes.NotFound {
@@ -111,10 +112,10 @@ func scaleUnit(c *cli.Context, arg string) error {
 	if c.Bool(jsonFlag) {
 		return render.JSON(c.App.Writer, scaleJSON{
 			unit, n, int(resp.GetBefore()), int(resp.GetConfigured()),
-			append([]string{}, resp.GetAdded()...), append([]string{}, resp.GetRemoved()...), !c.Bool("no-wait"),
+			append([]string{}, resp.GetAdded()...), append([]string{}, resp.GetRemoved()...), !c.Bool(noWaitFlag),
 		})
 	}
-	printScaling(c.App.Writer, unit, n, resp, c.Bool("no-wait"))
+	printScaling(c.App.Writer, unit, n, resp, c.Bool(noWaitFlag))
 	return nil
 }
 

@@ -34,6 +34,7 @@ func upgradeCommand() *cli.Command {
 			Name: "drain", Value: defaultDrain,
 			Usage: "`DURATION` end calls in flight that take longer than this",
 		},
+		&cli.BoolFlag{Name: noWaitFlag, Usage: "return when the new program is checked and the upgrade has begun"},
 		&cli.DurationFlag{
 			Name: "timeout", Value: defaultUpgradeTimeout,
 			Usage: "`DURATION` wait this long for the new program; the upgrade goes on",
@@ -45,6 +46,10 @@ fails, nothing is changed. Then calls in flight end, new connections wait, and
 the new program is executed. If it does not serve in time, the former one is
 executed again. SIGUSR2 does the same.
 
+With --no-wait, the new program has passed its checks, and whether it serves is
+not known: "status" shows the version that does, and the event "upgrade" or
+"upgrade-failed" the outcome.
+
 Exit codes: 0 done, 1 the former program still serves or serves again, 3 no
 master is running.`
 	return cmd
@@ -54,8 +59,9 @@ master is running.`
 type upgradeJSON struct {
 	From     string `json:"from"`
 	To       string `json:"to"`
-	CallsCut int32  `json:"calls_cut"`
-	Paused   string `json:"paused"` // how long new connections waited at most
+	Done     bool   `json:"done"`                // false with --no-wait, which leaves out the rest
+	CallsCut *int32 `json:"calls_cut,omitempty"` // calls
+	Paused   string `json:"paused,omitempty"`    // how long new connections waited at most
 }
 
 func upgrade(c *cli.Context) error {
@@ -64,8 +70,12 @@ func upgrade(c *cli.Context) error {
 		return err
 	}
 	request := &adminpb.UpgradeRequest{Drain: durationpb.New(c.Duration("drain"))}
-	if c.Duration("drain") <= 0 || c.Duration("timeout") <= 0 {
-		return exit.Usagef("--drain and --timeout: must be above 0, such as 30s")
+	if drain := c.Duration("drain"); drain <= 0 {
+		return exit.Usagef("--drain %s: must be above 0, such as 30s", drain)
+	}
+	timeout, err := timeoutOf(c)
+	if err != nil {
+		return err
 	}
 	if path := c.String("binary"); path != "" {
 		if request.Binary, err = filepath.Abs(path); err != nil {
@@ -75,10 +85,10 @@ func upgrade(c *cli.Context) error {
 			return exit.Usagef("--binary %q: a master takes only paths in UTF-8: rename it", path)
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
 	waiting := render.StartProgress(c.App.ErrWriter, "upgrading")
-	outcome, err := awaitUpgrade(ctx, f, request, waiting)
+	outcome, err := awaitUpgrade(ctx, f, request, c.Bool(noWaitFlag), waiting)
 	waiting.End()
 	if err != nil {
 		return err
@@ -92,18 +102,29 @@ func upgrade(c *cli.Context) error {
 
 func printUpgrade(c *cli.Context, o *adminpb.UpgradeResponse) error {
 	paused := o.GetPaused().AsDuration().Round(time.Millisecond)
+	done := o.GetStep() == adminpb.UpgradeResponse_DONE
 	if c.Bool(jsonFlag) {
-		return render.JSON(c.App.Writer, upgradeJSON{
-			From: o.GetFrom(), To: o.GetTo(), CallsCut: o.GetCut(), Paused: paused.String(),
-		})
+		shown := upgradeJSON{From: o.GetFrom(), To: o.GetTo(), Done: done}
+		if done {
+			shown.CallsCut, shown.Paused = &o.Cut, paused.String()
+		}
+		return render.JSON(c.App.Writer, shown)
+	}
+	if !done {
+		fmt.Fprintf(c.App.Writer, "upgrading from version %s to %s, which has passed its checks\n%s\n",
+			render.Printable(o.GetFrom()), render.Printable(o.GetTo()), render.OnTerminal(c.App.Writer,
+				`whether it serves is not known yet: "hsu-master status" shows the version that does`))
+		return nil
 	}
 	fmt.Fprintf(c.App.Writer, "upgraded from version %s to %s\ncallers waited at most %s, %s cut\n",
 		render.Printable(o.GetFrom()), render.Printable(o.GetTo()), paused, render.Count(int(o.GetCut()), "call"))
 	return nil
 }
 
-// awaitUpgrade has the master upgraded, and returns the outcome.
-func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *render.Progress,
+// awaitUpgrade has the master upgraded, and returns the outcome; with noWait, the first step after the checks. The
+// master goes on with the upgrade when the connection ends.
+func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, noWait bool,
+	waiting *render.Progress,
 ) (*adminpb.UpgradeResponse, error) {
 	conn, err := dialRegistry(ctx, f)
 	if err != nil {
@@ -123,6 +144,9 @@ func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeReques
 			last = resp
 			step := steps[resp.GetStep()]
 			waiting.Detail.Store(&step)
+			if noWait && resp.GetStep() >= adminpb.UpgradeResponse_DRAINING {
+				return resp, nil
+			}
 		case errors.Is(err, io.EOF), executing && status.Code(err) == codes.Unavailable: // the connection ended
 			return outcomeOf(ctx, f, last.GetId())
 		default:

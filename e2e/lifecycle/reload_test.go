@@ -180,6 +180,41 @@ func TestReloadIsCompletedAfterACrash(t *testing.T) {
 	f.WantNothingLeft()
 }
 
+// A reload that nobody waits for is recorded when the command returns: the next master completes it.
+func TestReloadWithoutWaiting(t *testing.T) {
+	t.Parallel()
+	f := newFile(t, map[string]string{"a": `command: [sleep, "1000"]`, "b": `command: [sleep, "1000"]`})
+	m := f.Start()
+	before := f.running("a-0", "b-0")
+	f.reload(0, "nothing has changed\n", "--no-wait")
+	f.set("a", "comand: [sleep]")
+	f.reload(2, `unknown key "comand"`, "--no-wait")
+
+	f.set("a", `command: [sleep, "1001"], start: {settle: 15s}`)
+	f.set("b", "")
+	f.set("c", `command: [sleep, "1000"]`)
+	f.reload(0, "recorded and begun", "--no-wait", "--timeout", "10s")
+	m.Kill()
+	f.set("a", `command: [sleep, "1001"]`)
+	m = f.Start()
+	if after := f.running("a-0", "c-0"); after["a-0"] == before["a-0"] {
+		t.Errorf("a-0 is still process %d", before["a-0"])
+	}
+
+	// A failure is found in the history.
+	f.set("a", `command: [sh, -c, "exit 3"]`)
+	f.reload(0, `"action": "replace"`, "--no-wait", "--json")
+	harness.WaitFor(t, "the failure is recorded", func() error {
+		recorded := f.CLI("events", "--type", "reload-failed").Stdout
+		if !strings.Contains(recorded, "a-0 is not ready: exited with code 3") {
+			return fmt.Errorf("the history has %s", recorded)
+		}
+		return nil
+	})
+	m.Stop()
+	f.WantNothingLeft()
+}
+
 func TestReloadNamesAMasterThatHasEnded(t *testing.T) {
 	t.Parallel()
 	f := newFile(t, map[string]string{"a": `command: [sleep, "1000"]`})

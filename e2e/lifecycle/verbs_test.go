@@ -93,7 +93,7 @@ func TestVerbsRefuseBadInput(t *testing.T) {
 	refused(h, 1, `no such worker or unit: "wrker" (did you mean "worker"?)`, "unit", "disable", "wrker")
 	refused(h, 2, "a name is missing", "worker", "start")
 	refused(h, 2, "--all stands in place of names", "worker", "stop", "--all", "worker-0")
-	refused(h, 2, "a SIGNAL is missing", "worker", "signal")
+	refused(h, 2, "no SIGNAL is given", "worker", "signal")
 	refused(h, 2, `no such signal: "HUB" (did you mean "HUP"?)`, "worker", "signal", "HUB", "worker-0")
 	refused(h, 2, "signal 65: must be 1 to 64", "worker", "signal", "65", "worker-0")
 	refused(h, 2, "--timeout 0s", "worker", "start", "--timeout", "0s", "worker-0")

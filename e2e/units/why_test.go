@@ -65,6 +65,37 @@ units:
   fine: {command: [sleep, "1000000"], replicas: 2}
 `
 
+// A program that goes to the background is told from one that has nothing to do.
+func TestWhyOfAProgramInTheBackground(t *testing.T) {
+	t.Parallel()
+	const never = "restart: {budget: {restarts: 0, within: 5m}, policy: always}"
+	s := newSite(t, map[string]string{"hsu.yaml": `
+defaults: {kind: managed, start: {settle: 10s}}
+units:
+  daemon: {command: [sh, -c, "sleep 1000000 & exit 0"], ` + never + `}
+  detached: {command: [sh, -c, "setsid sleep 1000000 3>&- 4>&- 5>&- & sleep 0.1"], ` + never + `}
+  settled: {command: [sh, -c, "sleep 1000000 & sleep 0.5"], start: {settle: 20ms}, ` + never + `}
+  task: {command: [sh, -c, "sleep 1000000 & exit 0"], restart: {policy: on-failure}}
+  idle: {command: ["true"], ` + never + `}
+  broken: {command: [sh, -c, "sleep 1000000 & exit 3"], ` + never + `}
+`})
+	m := s.start()
+	const hint, help = "left other processes running, so it probably goes to the background",
+		`do have it stay in the foreground (such as nginx -g "daemon off;", redis-server --daemonize no), then: `
+	for _, name := range []string{"daemon", "detached", "settled"} {
+		s.wantWhy(name, name+"-0 is failed", "exited with code 0 and "+hint, help+"hsu-master worker restart "+name+"-0")
+	}
+	s.wantWhy("task", "task-0 is completed", hint, help+"hsu-master worker start task-0")
+	for _, name := range []string{"idle", "broken"} {
+		s.wantWhy(name, name+"-0 is failed")
+		if said := s.why(name); strings.Contains(said, "background") {
+			t.Errorf("why %s:\n%s", name, said)
+		}
+	}
+	m.Stop()
+	s.WantNothingLeft()
+}
+
 // Each kind of trouble has its cause, what happens next, and what helps; without a master too.
 func TestWhy(t *testing.T) {
 	t.Parallel()

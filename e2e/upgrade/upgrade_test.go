@@ -17,6 +17,7 @@ import (
 type outcome struct {
 	From     string `json:"from"`
 	To       string `json:"to"`
+	Done     bool   `json:"done"`
 	CallsCut int    `json:"calls_cut"`
 	Paused   string `json:"paused"`
 }
@@ -84,6 +85,46 @@ func TestUpgradesLoseNoCall(t *testing.T) {
 	t.Logf("callers waited %s at most, the longest call took %s", longest, calls.Longest())
 	if got := h.Dump().ProcessedCount; got != calls.Acked.Load() {
 		t.Errorf("%d requests are counted, want %d", got, calls.Acked.Load())
+	}
+	m.Stop()
+	h.WantNothingLeft()
+}
+
+// An upgrade that nobody waits for has passed its check when the command returns, and goes on by itself.
+func TestUpgradeWithoutWaiting(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, harness.Workers(1)...)
+	m := h.Start()
+	want := h.AwaitRunning(1).Instances()
+	installScript(h, "exit 7")
+	wantRefused(h, "upgrade refused", "--no-wait")
+
+	// It does not serve, which the command does not wait for.
+	installScript(h, `case $1 in upgrade-check) exec "$real" "$@" ;; esac; exec "$real" "$@" --request-ttl 1ms`)
+	if r := h.CLI("upgrade", "--no-wait"); r.Code != 0 ||
+		!strings.Contains(r.Stdout, "from version "+harness.OldVersion+" to "+harness.NewVersion+", which has passed") {
+		t.Errorf("upgrade: %+v", r)
+	}
+	harness.WaitFor(t, "the former program serves again", func() error {
+		recorded := h.CLI("events", "--type", "upgrade-failed").Stdout
+		if !strings.Contains(recorded, "it ended with exit code 2") {
+			return fmt.Errorf("the history has %s", recorded)
+		}
+		return nil
+	})
+	wantVersion(h, harness.OldVersion)
+
+	h.InstallMaster(harness.MasterOf(t, harness.NewVersion))
+	r := h.CLI("upgrade", "--no-wait", "--json")
+	if strings.Contains(r.Stdout, "calls_cut") || strings.Contains(r.Stdout, "paused") ||
+		!strings.Contains(r.Stdout, `"done": false`) {
+		t.Errorf("upgrade: %+v", r)
+	}
+	harness.WaitFor(t, "the new master serves", func() error { return logged(m, "master upgraded") })
+	wantVersion(h, harness.NewVersion)
+	h.AwaitRunning(1).WantInstances(t, want)
+	if o := upgrade(h); !o.Done {
+		t.Errorf("an upgrade that was waited for is %+v", o)
 	}
 	m.Stop()
 	h.WantNothingLeft()

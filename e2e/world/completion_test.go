@@ -33,6 +33,7 @@ func TestCompletionInShells(t *testing.T) {
 	h.AwaitRunning(2)
 	cases := []struct{ name, typed, want string }{
 		{"a command", "det\t--no-w\t", "<detach><--no-wait>"},
+		{"a flag", "upg\t--no-w\t", "<upgrade><--no-wait>"},
 		{"a unit", "worker sca\tsh\t3", "<worker><scale><shop=3>"},
 		{"the value of a flag", "run --config " + h.Dir + "/c.y\t", "<run><--config><" + config + ">"},
 		{"a service", "service deregister proto.MyB\t", "<service><deregister><proto.MyBusinessService>"},

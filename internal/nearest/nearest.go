@@ -3,6 +3,7 @@ package nearest
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/xrash/smetrics"
 )
@@ -28,9 +29,10 @@ func Name(given string, names []string) string {
 		return ""
 	}
 	best, found := alike, ""
+	bare := strings.TrimLeft(given, "-") // the dashes of flags make them all alike
 	for _, name := range names {
 		// The boost threshold and the prefix length are those that Winkler published.
-		if likeness := smetrics.JaroWinkler(given, name, 0.7, 4); likeness >= best {
+		if likeness := smetrics.JaroWinkler(bare, strings.TrimLeft(name, "-"), 0.7, 4); likeness >= best {
 			best, found = likeness, name
 		}
 	}

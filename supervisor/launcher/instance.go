@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -45,6 +46,8 @@ type Family interface {
 	TerminateRest(ctx context.Context) error
 	// Survived reports, at little cost, whether descendants that have kept the lease are alive.
 	Survived() bool
+	// Outlived reports whether other processes of the family are alive. It looks at all processes of the machine.
+	Outlived(ctx context.Context) bool
 	// Kill kills the process and its family and returns the processes that are still alive.
 	Kill(ctx context.Context) ([]process.Holder, error)
 	// CPUTime returns the use of the processor by the process and its family.
@@ -113,6 +116,11 @@ func (f osFamily) Survived() bool {
 	}
 	held, err := process.LeaseHeld(f.LeasePath, f.Lease)
 	return held && err == nil
+}
+
+func (f osFamily) Outlived(ctx context.Context) bool {
+	members, err := f.Members(ctx)
+	return err == nil && slices.ContainsFunc(members, func(h process.Holder) bool { return h.PID != f.Leader })
 }
 
 func (f osFamily) Kill(ctx context.Context) ([]process.Holder, error) {

@@ -147,6 +147,10 @@ const (
 // HeldPrefix begins the reason of a worker that waits for verification or for processes to end.
 const HeldPrefix = "held: "
 
+// Backgrounded follows the exit in the reason of a worker that has ended with code 0 soon after its start, while other
+// processes of its family lived, which were killed.
+const Backgrounded = " and left other processes running, so it probably goes to the background"
+
 // Policy is the part of a worker's unit that [Next] depends on.
 type Policy struct {
 	unit.RestartPolicy

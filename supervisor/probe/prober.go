@@ -141,8 +141,11 @@ const maxAnswer = 200
 // notHTTP2 is the error of a gRPC client if the first bytes of a server are no frame, such as "HTTP/1.1 400".
 const notHTTP2 = "http2: frame too large"
 
-// Brief shortens an answer to its distinctive part: the errno of a failed connect, or the code and the text of a
-// gRPC status.
+// dialing precedes the error of a failed connect in the message of a gRPC status.
+const dialing = "transport: Error while dialing: "
+
+// Brief shortens an answer to its distinctive part: the reason of a failed connect, or the code and the text of a gRPC
+// status.
 func Brief(err error) string {
 	text := err.Error()
 	var errno syscall.Errno
@@ -154,6 +157,9 @@ func Brief(err error) string {
 	case errors.As(err, &withStatus):
 		s := withStatus.GRPCStatus()
 		text = fmt.Sprintf("%s: %s", s.Code(), s.Message())
+		if _, cause, found := strings.Cut(s.Message(), dialing); found {
+			text = strings.Trim(cause[strings.LastIndex(cause, ":")+1:], ` "`)
+		}
 		if strings.Contains(s.Message(), notHTTP2) {
 			text = "its port does not speak gRPC: give the unit another kind or health.type"
 		}

@@ -29,7 +29,9 @@ func TestBrief(t *testing.T) {
 		"its health is UNKNOWN":    errors.New("its health is UNKNOWN"),
 		"DeadlineExceeded: \uFFFD": status.Error(codes.DeadlineExceeded, "\xff"),
 		context.Canceled.Error():   context.Canceled,
-		strings.Repeat("x", 200):   errors.New(strings.Repeat("x", 10_000)),
+		"no such host": status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: `+
+			`dial tcp: lookup db on 10.0.0.1:53: no such host"`),
+		strings.Repeat("x", 200): errors.New(strings.Repeat("x", 10_000)),
 	} {
 		if got := Brief(err); got != want {
 			t.Errorf("Brief(%v) = %q, want %q", err, got, want)

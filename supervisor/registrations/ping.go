@@ -2,7 +2,7 @@ package registrations
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -71,7 +71,8 @@ func (s *Set) answered(x *target, p Prober, err error) {
 		x.ready, x.missed, x.reason = true, 0, ""
 	} else {
 		x.missed++
-		x.reason = fmt.Sprintf("%.200q", err.Error())
+		quoted := strconv.Quote(probe.Brief(err)) // it may come from the endpoint
+		x.reason = quoted[1 : len(quoted)-1]
 		x.ready = x.ready && x.missed < s.health.Missed
 	}
 	if x.ready == was {

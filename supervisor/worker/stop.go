@@ -48,6 +48,7 @@ func (w *owner) end(ctx context.Context, first func(context.Context)) {
 	inst, gone, incarnation := w.inst, w.absent, w.rec.Incarnation
 	after := w.hooks.of(w.unit, unit.AfterEnd, w.rec.Instance.Port)
 	after.intend = intent(w, unit.AfterEnd)
+	early := w.early()
 	w.helpers.Go(func() {
 		if first(ctx); ctx.Err() != nil {
 			return
@@ -56,7 +57,9 @@ func (w *owner) end(ctx context.Context, first func(context.Context)) {
 		if gone != nil {
 			result = endResult{gone: true, exit: gone.exit}
 		} else {
+			backgrounded := early && launcher.HasEnded(inst) && inst.Exit().Clean() && inst.Outlived(ctx)
 			result = killInstance(ctx, inst)
+			result.backgrounded = backgrounded
 			result.exit.At, result.at = time.Now(), after.env.BootTime()
 		}
 		result = after.conclude(ctx, result)
@@ -65,6 +68,16 @@ func (w *owner) end(ctx context.Context, first func(context.Context)) {
 			apply:       func(ctx context.Context) { w.onEnded(ctx, result) },
 		})
 	})
+}
+
+// backgroundWithin is how long after its start a program is expected to go to the background, if it does.
+const backgroundWithin = 10 * time.Second
+
+// early reports whether the process ends by itself before it was ready, or soon after its start. A run of a schedule is
+// expected to end.
+func (w *owner) early() bool {
+	return w.unit.Schedule.Cron == "" && w.state.Status != records.StatusStopping && w.rec.Instance != nil &&
+		(w.state.Status == records.StatusStarting || time.Since(w.rec.Instance.Started) < backgroundWithin)
 }
 
 // ending is an orderly stop of a living worker.
@@ -149,7 +162,9 @@ type endResult struct {
 	gone bool             // the process itself has ended
 	oom  string           // processes that the kernel has killed because memory ran out
 	left []process.Holder // members that still live
-	err  error
+	// backgrounded is set if the process ended by itself early, with code 0, and other members lived on.
+	backgrounded bool
+	err          error
 
 	at     time.Duration // when it ended, as CLOCK_BOOTTIME; 0 if it was found gone
 	failed error         // why stop.after failed
@@ -190,6 +205,9 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 	}
 	succeeded := w.unit.Restart.Succeeded(r.exit)
 	reason := r.exit.String()
+	if r.backgrounded {
+		reason += lifecycle.Backgrounded
+	}
 	if r.oom != "" && !succeeded {
 		reason += ": " + r.oom
 	}

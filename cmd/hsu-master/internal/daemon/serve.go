@@ -190,7 +190,7 @@ func rereadUnits(ctx context.Context, m *master.Master, log *slog.Logger) {
 			log.Warn("settings not reloaded", "settings", strings.Join(later, " "))
 		}
 	}
-	if err := m.Reread(ctx, false, planned); err != nil {
+	if err := m.Reread(ctx, false, planned, func() {}); err != nil {
 		log.Error("reload failed", "error", err)
 	}
 }

@@ -70,14 +70,14 @@ func Inspection(w io.Writer, in *adminpb.Inspection, live bool, now time.Time) {
 	}
 	section(w, "unit in force", settings...)
 	printLines(w, "limits that are not enforced", item.GetUnenforced())
-	var p render.Page
+	p := render.PageFor(w)
 	addChecks(&p, item, now)
 	if p.Len() > 0 {
 		fmt.Fprintf(w, "\nchecks\n%s", p.String())
 	}
 	printLines(w, "exits, the newest first", exitLines(in, len(in.GetExits())+1, now))
 	printLines(w, "events, the newest first", eventLines(in, now))
-	printLines(w, "output", lastLines(item.GetLastOutput(), len(item.GetLastOutput())))
+	printLines(w, "output", outputLines(item.GetLastOutput()))
 }
 
 func printLines(w io.Writer, title string, lines []string) {

@@ -154,15 +154,15 @@ func shortText(state *adminpb.State) string {
 // WriteError prints the reason why requests are refused, if they are.
 func WriteError(w io.Writer, state *adminpb.State) {
 	if reason := state.GetWriteError(); reason != "" {
-		fmt.Fprintf(w, "%s\n\n", render.Printable(reason))
+		fmt.Fprintf(w, "%s\n\n", render.OnTerminal(w, render.Printable(reason)))
 	}
 }
 
 // BadRecords prints the records that cannot be decoded.
 func BadRecords(w io.Writer, state *adminpb.State) {
 	for _, key := range slices.Sorted(maps.Keys(state.GetBadRecords())) {
-		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", render.Printable(key),
-			render.Printable(state.GetBadRecords()[key]))
+		line := "record " + render.Printable(key) + " is not readable: " + render.Printable(state.GetBadRecords()[key])
+		fmt.Fprintf(w, "\n%s\n", render.OnTerminal(w, line))
 	}
 }
 

@@ -25,6 +25,9 @@ func Well(w *adminpb.Worker) bool {
 // screen is the number of lines that the explanation of one worker has at most, besides the prompt.
 const screen = 23
 
+// leastOutput is the number of lines of output that a narrow page has at least.
+const leastOutput = 4
+
 // shortened bounds the workers of a unit that are explained one by one.
 const shortened = 5
 
@@ -33,24 +36,24 @@ func Why(w io.Writer, name string, resp *adminpb.InspectResponse, live bool, now
 	list := resp.GetInspections()
 	switch {
 	case len(list) == 1:
-		fmt.Fprint(w, explained(list[0], live, now))
+		fmt.Fprint(w, explained(render.PageFor(w), list[0], live, now))
 	case len(list) == 0:
 		for _, u := range resp.GetUnits() {
-			fmt.Fprint(w, withoutWorkers(u, live))
+			fmt.Fprint(w, withoutWorkers(render.PageFor(w), u, live))
 		}
 		if len(resp.GetUnits()) == 0 {
 			fmt.Fprintf(w, "%s has no workers\n", render.Printable(name))
 		}
 	default:
-		fmt.Fprintf(w, "%s has %s:\n\n", render.Printable(name), render.Printable(StatusCounts(statusesOf(list))))
+		fmt.Fprintf(w, "%s\n\n", render.OnTerminal(w, fmt.Sprintf("%s has %s:", render.Printable(name),
+			render.Printable(StatusCounts(statusesOf(list))))))
 		printShort(w, list, live, now)
 	}
 }
 
 // withoutWorkers explains a unit that has no workers. live is false while no master runs: then it is not known whether
 // the file disables the unit.
-func withoutWorkers(u *adminpb.Unit, live bool) string {
-	var p render.Page
+func withoutWorkers(p render.Page, u *adminpb.Unit, live bool) string {
 	p.Add(u.GetName() + " has no workers")
 	switch {
 	case u.GetRetired():
@@ -90,7 +93,7 @@ func printShort(w io.Writer, list []*adminpb.Inspection, live bool, now time.Tim
 	if len(shown) == 0 {
 		shown = list
 	}
-	var p render.Page
+	p := render.PageFor(w)
 	for i, in := range shown {
 		if i == shortened {
 			p.Add(fmt.Sprintf("and %d more: hsu-master worker list", len(shown)-i))
@@ -104,7 +107,8 @@ func printShort(w io.Writer, list []*adminpb.Inspection, live bool, now time.Tim
 		}
 	}
 	fmt.Fprint(w, p.String())
-	fmt.Fprintf(w, "\nmore: hsu-master why %s\n", render.Printable(shown[0].GetWorker().GetId()))
+	more := "more: hsu-master why " + render.Printable(shown[0].GetWorker().GetId())
+	fmt.Fprintf(w, "\n%s\n", render.OnTerminal(w, more))
 }
 
 // Unwell explains the master and each worker that is not as an operator wants it, or reports that all are.
@@ -117,14 +121,14 @@ func Unwell(w io.Writer, state *adminpb.State, list []*adminpb.Inspection, now t
 	}
 	switch {
 	case len(list) == 1:
-		fmt.Fprint(w, explained(list[0], live, now))
+		fmt.Fprint(w, explained(render.PageFor(w), list[0], live, now))
 	case len(list) > 1:
 		fmt.Fprintf(w, "%d of %s are not well:\n\n", len(list), render.Count(len(state.GetWorkers()), "worker"))
 		printShort(w, list, live, now)
 	case !live:
 		fmt.Fprintf(w, "each of %s was well\n", render.Count(len(state.GetWorkers()), "worker"))
 	case state.GetWriteError() == "" && state.GetStatus() == string(supervisor.Running):
-		fmt.Fprintf(w, "all is well: %s\n", wellText(state.GetWorkers()))
+		fmt.Fprintln(w, render.OnTerminal(w, "all is well: "+wellText(state.GetWorkers())))
 	}
 	BadRecords(w, state)
 }
@@ -160,13 +164,12 @@ func headOf(in *adminpb.Inspection, now time.Time) string {
 }
 
 // explained returns one screen about a worker. The output gets the lines that the rest leaves.
-func explained(in *adminpb.Inspection, live bool, now time.Time) string {
+func explained(p render.Page, in *adminpb.Inspection, live bool, now time.Time) string {
 	w, e := in.GetWorker(), Explain(in, live, now)
-	var p render.Page
 	p.Add(headOf(in, now))
 	p.Field("why", e.Why, 3)
 	p.Field("next", e.Next, 2)
-	p.Field("do", e.Do, 2)
+	p.Field("do", e.Do, 3)
 	if in.GetPolicy().GetSpent() > 0 {
 		p.Field("budget", fmt.Sprintf("%s; %d in all", budgetText(in.GetPolicy()), w.GetRestarts()), 1)
 	}
@@ -177,12 +180,11 @@ func explained(in *adminpb.Inspection, live bool, now time.Time) string {
 		p.Field("process", processText(in, now), 1)
 	}
 	p.List("limits", unenforcedKeys(w))
-	output := lastLines(w.GetLastOutput(), screen-p.Len())
-	if len(output) == 1 { // there is room for all of it
-		p.Field("output", output[0], 3)
-		return p.String()
+	rest := screen - p.Len()
+	if p.Narrow() {
+		rest = max(rest, leastOutput)
 	}
-	p.List("output", output)
+	p.Output("output", w.GetLastOutput(), rest)
 	return p.String()
 }
 
@@ -190,10 +192,11 @@ func explained(in *adminpb.Inspection, live bool, now time.Time) string {
 func exitLines(in *adminpb.Inspection, most int, now time.Time) []string {
 	var lines []string
 	for _, e := range in.GetExits() {
-		lines = append(lines, render.At(e.GetExit().GetAt(), now)+"  "+exitCause(e))
+		lines = append(lines, render.At(e.GetExit().GetAt(), now)+"  "+exitCause(e, in.GetEvents()))
 	}
 	if last := in.GetWorker().GetLastExit(); len(lines) == 0 && last != nil { // recorded by an earlier release
-		lines = append(lines, render.At(last.GetAt(), now)+"  "+exitCause(&adminpb.Inspection_PastExit{Exit: last}))
+		cause := exitCause(&adminpb.Inspection_PastExit{Exit: last}, in.GetEvents())
+		lines = append(lines, render.At(last.GetAt(), now)+"  "+cause)
 	}
 	return lines[:min(len(lines), most)]
 }
@@ -263,10 +266,10 @@ func unenforcedKeys(w *adminpb.Worker) []string {
 	return lines
 }
 
-// lastLines returns the last of the lines, marked as output.
-func lastLines(output []string, most int) []string {
-	var lines []string
-	for _, line := range output[max(0, len(output)-max(0, most)):] {
+// outputLines returns the lines marked as output.
+func outputLines(output []string) []string {
+	lines := make([]string, 0, len(output))
+	for _, line := range output {
 		lines = append(lines, "| "+line)
 	}
 	return lines

@@ -34,6 +34,7 @@ func Explain(in *adminpb.Inspection, live bool, now time.Time) Explanation {
 		explainUnmanaged(in, &e)
 	default:
 		explainStatus(in, &e, now)
+		explainBackground(w, &e)
 	}
 	if !live {
 		e.Next, e.Do = "nothing, until a master runs", "hsu-master run  or: systemctl start hsu-master"
@@ -83,6 +84,22 @@ func explainStatus(in *adminpb.Inspection, e *Explanation, now time.Time) {
 	}
 }
 
+// explainBackground says what helps a program that goes to the background.
+func explainBackground(w *adminpb.Worker, e *Explanation) {
+	verb := "worker restart"
+	switch records.Status(w.GetStatus()) {
+	case records.StatusCompleted:
+		verb = "worker start"
+	case records.StatusBackoff, records.StatusFailed:
+	default: // it has a process, or is not wanted
+		return
+	}
+	if strings.Contains(w.GetReason(), lifecycle.Backgrounded) {
+		e.Do = `have it stay in the foreground (such as nginx -g "daemon off;", redis-server --daemonize no), then: ` +
+			commandFor(verb, w)
+	}
+}
+
 func explainUnmanaged(in *adminpb.Inspection, e *Explanation) {
 	w := in.GetWorker()
 	if w.GetStatus() != string(records.StatusAbsent) {
@@ -101,9 +118,13 @@ func explainUnmanaged(in *adminpb.Inspection, e *Explanation) {
 
 func explainStarting(in *adminpb.Inspection, e *Explanation, now time.Time) {
 	w := in.GetWorker()
-	e.Why = "its process is being made"
-	if w.GetWaitingFor() != "" {
+	switch {
+	case w.GetWaitingFor() != "":
 		e.Why = "waits for " + w.GetWaitingFor()
+	case w.GetPid() != 0:
+		e.Why = "it was not ready yet"
+	default:
+		e.Why = "its process is being made"
 	}
 	if limit := in.GetPolicy().GetStartTimeout(); limit != nil && w.GetStartedAt() != nil {
 		by := w.GetStartedAt().AsTime().Add(limit.AsDuration())
@@ -236,8 +257,8 @@ func budgetLeft(p *adminpb.Inspection_Policy) string {
 		render.ShortAge(p.GetWindow().AsDuration()))
 }
 
-// exitCause describes an exit and what caused it.
-func exitCause(e *adminpb.Inspection_PastExit) string {
+// exitCause describes an exit and what caused it. events are the last ones of the worker, the newest first.
+func exitCause(e *adminpb.Inspection_PastExit, events []*adminpb.Event) string {
 	exit, reason := e.GetExit(), e.GetReason()
 	if exit.Signal == nil {
 		bare := "exited with an unknown code"
@@ -252,17 +273,34 @@ func exitCause(e *adminpb.Inspection_PastExit) string {
 		}
 		return reason + " (" + bare + ")"
 	}
-	killed := "killed by " + exit.GetSignal()
+	killed, by := "killed by "+exit.GetSignal(), sentBy(exit, events)
 	faults := []string{"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
 	switch {
 	case reason != "" && reason != killed && strings.HasPrefix(reason, killed):
 		return reason // such as out of memory
 	case reason != "" && reason != killed:
 		return reason + " (" + exit.GetSignal() + ")"
+	case by != "":
+		return killed + ", sent by " + by
 	case slices.Contains(faults, exit.GetSignal()):
 		return killed + ", a fault of the program"
 	}
 	return killed + ", which hsu-master did not send"
+}
+
+// signalWithin bounds the time between a signal that an operator has had sent and the recorded exit by it.
+const signalWithin = 10 * time.Second
+
+// sentBy describes the operator's command that has sent the signal of an exit, "" if none is known.
+func sentBy(e *adminpb.Exit, events []*adminpb.Event) string {
+	for _, event := range events {
+		took := e.GetAt().AsTime().Sub(event.GetTime().AsTime())
+		if event.GetType() == eventtype.Signal && strings.HasPrefix(event.GetDetail(), e.GetSignal()+" ") &&
+			took >= 0 && took < signalWithin {
+			return orderText(event.GetOperator(), "")
+		}
+	}
+	return ""
 }
 
 // commandFor returns a command about the worker.

@@ -294,8 +294,35 @@ func TestExitCause(t *testing.T) {
 		{signal("SIGKILL"), "killed by SIGKILL: out of memory", "killed by SIGKILL: out of memory"},
 		{signal("SIGTERM"), "memory 2MiB is above 1MiB", "memory 2MiB is above 1MiB (SIGTERM)"},
 	} {
-		if got := exitCause(&adminpb.Inspection_PastExit{Exit: test.exit, Reason: test.reason}); got != test.want {
+		if got := exitCause(&adminpb.Inspection_PastExit{Exit: test.exit, Reason: test.reason}, nil); got != test.want {
 			t.Errorf("exitCause(%v, %q) = %q, want %q", test.exit, test.reason, got, test.want)
+		}
+	}
+}
+
+// A signal that an operator has had sent is told from one of another program.
+func TestExitBySignalOfAnOperator(t *testing.T) {
+	events := []*adminpb.Event{{
+		Type: "signal", Time: before(3 * time.Second), Detail: "SIGHUP to process 4711",
+		Operator: &adminpb.Operator{Uid: 7, Command: "worker signal HUP web"},
+	}}
+	const foreign = ", which hsu-master did not send"
+	for _, test := range []struct {
+		signal string
+		at     time.Duration // before now
+		want   string
+	}{
+		{"SIGHUP", 2 * time.Second, ", sent by user 7: worker signal HUP web"},
+		{"SIGTERM", 2 * time.Second, foreign},
+		{"SIGHUP", 4 * time.Second, foreign}, // earlier than the signal
+		{"SIGHUP", -time.Minute, foreign},    // it has survived the signal
+	} {
+		past := &adminpb.Inspection_PastExit{
+			Exit: &adminpb.Exit{Signal: &test.signal, At: before(test.at)}, Reason: "killed by " + test.signal,
+		}
+		want := past.GetReason() + test.want
+		if got := exitCause(past, events); got != want {
+			t.Errorf("%s: %q, want %q", test.signal, got, want)
 		}
 	}
 }
@@ -328,8 +355,62 @@ func TestWhyIsOneScreen(t *testing.T) {
   output  | opening the database
           | \x1b[31mno such file\x1b[0m
 `
-	if diff := cmp.Diff(want, explained(in, true, threeAM)); diff != "" {
+	if diff := cmp.Diff(want, explained(render.Page{}, in, true, threeAM)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// On a terminal that is narrower, the same is said in more lines, and no word is cut.
+func TestWhyOnANarrowTerminal(t *testing.T) {
+	in := inspected(records.StatusBackoff, func(in *adminpb.Inspection, w *adminpb.Worker) {
+		w.Reason = "start.before ./migrate --to latest: exited with code 3"
+		w.RetryAt, w.Restarts = after(4*time.Second), 5
+		w.LastOutput = []string{"opening the database", "no such file or directory: /var/lib/web/data", "it ends"}
+		w.Checks = []*adminpb.Check{{
+			Use: "readiness", Probe: "http http://127.0.0.1:40001/health", Answer: "503 Service Unavailable",
+			AnsweredAt: before(2 * time.Second), DueAt: after(3 * time.Second),
+		}}
+		in.Exits = []*adminpb.Inspection_PastExit{
+			{Exit: &adminpb.Exit{Known: true, Signal: new("SIGKILL"), At: before(48 * time.Hour)}},
+		}
+	})
+	want := `web-0 is in backoff since 03:12:12, 4s
+  ago
+  why     start.before ./migrate --to
+          latest: exited with code 3
+  next    tries again at 03:12:20, in
+          4s; 7 restarts left within 5m,
+          then failed
+  do      mend it; hsu-master worker
+          restart web-0  tries at once
+  budget  3 of 10 restarts within 5m
+          spent; 5 in all
+  exits   2026-02-01 03:12:16  killed by
+          SIGKILL, which hsu-master did
+          not send
+  health  readiness missed 2s ago, asked
+          again in 3s: http
+          http://127.0.0.1:40001/health:
+          503 Service Unavailable
+  output  | opening the database
+          | no such file or directory:
+            /var/lib/web/data
+          | it ends
+`
+	if diff := cmp.Diff(want, explained(render.NewPage(40), in, true, threeAM)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	words := strings.Fields(explained(render.NewPage(200), in, true, threeAM))
+	for width := 1; width <= 200; width++ {
+		text := explained(render.NewPage(width), in, true, threeAM)
+		if diff := cmp.Diff(words, strings.Fields(text)); diff != "" && width < render.PageWidth {
+			t.Errorf("%d columns (-want +got):\n%s", width, diff)
+		}
+		for line := range strings.Lines(text) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > max(width, 40) {
+				t.Errorf("%d columns: line %q", width, line)
+			}
+		}
 	}
 }
 
@@ -351,7 +432,7 @@ func TestWhyFitsATerminal(t *testing.T) {
 			w.Checks = []*adminpb.Check{{Use: "readiness", Probe: long, Answer: long}, {Use: "liveness", Probe: long}}
 			w.Calls = &adminpb.Figures{Calls: 1 << 60, Latency: &adminpb.Latency{Counts: []uint64{1}}}
 		})
-		text := explained(in, true, threeAM)
+		text := explained(render.Page{}, in, true, threeAM)
 		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 		if len(lines) > screen {
 			t.Errorf("%s: %d lines", status, len(lines))
@@ -375,11 +456,11 @@ func TestWhyOfAUnitWithoutWorkers(t *testing.T) {
 		"not in the configuration any more":                      {Name: "web", Retired: true},
 		"replicas: 0":                                            {Name: "web"},
 	} {
-		if got := withoutWorkers(u, true); !strings.Contains(got, want) {
+		if got := withoutWorkers(render.Page{}, u, true); !strings.Contains(got, want) {
 			t.Errorf("%v: %q, want %q in it", u, got, want)
 		}
 	}
-	got := withoutWorkers(&adminpb.Unit{Name: "web"}, false)
+	got := withoutWorkers(render.Page{}, &adminpb.Unit{Name: "web"}, false)
 	if want := "replicas: 0 or enabled: false"; !strings.Contains(got, want) {
 		t.Errorf("without a master: %q, want %q in it", got, want)
 	}

@@ -72,7 +72,7 @@ func Wrap(text string, width int) (lines []string) {
 	}
 	lines = append(lines, line)
 	for i, line := range lines {
-		lines[i] = strings.ReplaceAll(line, Unbroken, " ")
+		lines[i] = strings.ReplaceAll(strings.TrimRight(line, " "), Unbroken, " ")
 	}
 	return lines
 }
