@@ -85,8 +85,7 @@ func (l *lab) bareFleet(
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
-	var loop time.Duration
-	if err := c.ask(ctx, order, &loop); err != nil {
+	if _, err := c.start(ctx, order); err != nil {
 		return 0, 0, err
 	}
 	took = time.Since(started).Seconds()

@@ -48,53 +48,55 @@ func respawn(ctx context.Context, l *lab) (_ []row, err error) {
 		return nil, err
 	}
 
-	var product, baseline, limit series
-	var allReplaced, allStarted []time.Duration
-	for round := range l.rounds {
-		if err := l.awaitCalm(ctx); err != nil {
-			return nil, err
-		}
-		var replaced, started, least series
-		for _, side := range turns(3, round)[:3] {
-			for i := range killsPerRound {
-				switch side {
-				case 0:
-					id := "worker-" + strconv.Itoa(round*killsPerRound+i)
-					d, err := m.replace(ctx, id, int(workers[id].GetPid()), workers[id].GetToken())
-					if err != nil {
-						return nil, err
-					}
-					replaced, allReplaced = append(replaced, d.Seconds()), append(allReplaced, d)
-				case 1:
-					var d time.Duration
-					if err := bare.ask(ctx, startOrder{Workers: 1}, &d); err != nil {
-						return nil, err
-					}
-					started, allStarted = append(started, d.Seconds()), append(allStarted, d)
-				case 2:
-					var d time.Duration
-					if err := recording.ask(ctx, startOrder{Replace: true}, &d); err != nil {
-						return nil, err
-					}
-					least = append(least, d.Seconds())
-				}
-				// The records and exits that follow an event must not overlap with the next one.
-				if err := pause(ctx, 100*time.Millisecond); err != nil {
-					return nil, err
-				}
-			}
-		}
-		product, baseline = append(product, replaced.median()), append(baseline, started.median())
-		limit = append(limit, least.median())
-		l.say("round %d of %d, killed workers:  replaced %s  started %s", round+1, l.rounds,
-			format(seconds, product[round]), format(seconds, baseline[round]))
+	sides := []func(number int) (time.Duration, error){
+		func(number int) (time.Duration, error) {
+			id := "worker-" + strconv.Itoa(number)
+			return m.replace(ctx, id, int(workers[id].GetPid()), workers[id].GetToken())
+		},
+		func(int) (time.Duration, error) { return bare.start(ctx, startOrder{Workers: 1}) },
+		func(int) (time.Duration, error) { return recording.start(ctx, startOrder{Replace: true}) },
 	}
-	r := newRow(rowRespawn, product, baseline)
-	r.productLatency, r.baselineLatency = percentilesOf(allReplaced), percentilesOf(allStarted)
+	medians, all, err := l.measureStarts(ctx, sides)
+	if err != nil {
+		return nil, err
+	}
+	r := newRow(rowRespawn, medians[0], medians[1])
+	r.productLatency, r.baselineLatency = percentilesOf(all[0]), percentilesOf(all[1])
 	r.notes = append(r.notes, limitNote(
 		"kill one, await its end, one durable record, and exec, dial, Ping of the next with a lock and a log",
-		limit, baseline))
+		medians[2], medians[1]))
 	return []row{r}, nil
+}
+
+// measureStarts starts a few processes of each side in each round. It returns the medians of the rounds, and all
+// times, by side. Each call of a side has another number.
+func (l *lab) measureStarts(
+	ctx context.Context, sides []func(number int) (time.Duration, error),
+) (medians []series, all [][]time.Duration, err error) {
+	medians, all = make([]series, len(sides)), make([][]time.Duration, len(sides))
+	for round := range l.rounds {
+		if err := l.awaitCalm(ctx); err != nil {
+			return nil, nil, err
+		}
+		for _, side := range turns(len(sides), round)[:len(sides)] {
+			var took series
+			for i := range killsPerRound {
+				d, err := sides[side](round*killsPerRound + i)
+				if err != nil {
+					return nil, nil, err
+				}
+				took, all[side] = append(took, d.Seconds()), append(all[side], d)
+				// The records and exits that follow an event must not overlap with the next one.
+				if err := pause(ctx, 100*time.Millisecond); err != nil {
+					return nil, nil, err
+				}
+			}
+			medians[side] = append(medians[side], took.median())
+		}
+		l.say("round %d of %d, killed workers:  replaced %s  started %s", round+1, l.rounds,
+			format(seconds, medians[0][round]), format(seconds, medians[1][round]))
+	}
+	return medians, all, nil
 }
 
 // startRecording starts a bare loop with recorded starts, and one worker.
@@ -107,11 +109,16 @@ func (l *lab) startRecording(ctx context.Context) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	var took time.Duration
-	if err := c.ask(ctx, startOrder{Workers: 1}, &took); err != nil {
+	if _, err := c.start(ctx, startOrder{Workers: 1}); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil
+}
+
+// start has a bare loop start workers, and returns the time that it took.
+func (c *child) start(ctx context.Context, order startOrder) (took time.Duration, err error) {
+	err = c.ask(ctx, order, &took)
+	return took, err
 }
 
 // replace kills the worker and returns the time until its next instance was ready.
