@@ -5,6 +5,7 @@ import (
 	"errors"
 	"regexp"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,6 +23,7 @@ func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer
 	if a.Tails == nil {
 		return status.Error(codes.Unimplemented, "this master does not read logs")
 	}
+	a.awaitRecovered(stream.Context())
 	workers, err := a.Supervisor.Select(req.GetAll(), req.GetNames()...)
 	if unknown, ok := errors.AsType[*supervisor.UnknownError](err); ok {
 		return status.Error(codes.NotFound, sendable(unknown.Error()))
@@ -39,6 +41,20 @@ func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer
 	defer cancel()
 	joining.Go(func() { a.passAdded(ctx, workers, req, later) })
 	return SendLogs(ctx, a.Tails, workers, req, later, stream.Send)
+}
+
+// recoveryPatience is how long a request waits for a master that is starting to know its workers.
+const recoveryPatience = 5 * time.Second
+
+// awaitRecovered waits until the workers of an earlier master are known. A follower that goes on behind the lines of
+// that master asks before.
+func (a *Admin) awaitRecovered(ctx context.Context) {
+	patience, cancel := context.WithTimeout(ctx, recoveryPatience)
+	defer cancel()
+	select {
+	case <-a.Supervisor.Recovered():
+	case <-patience.Done():
+	}
 }
 
 // passAdded passes the logs of the workers that the request selects and that are not among the known ones, until ctx
@@ -140,8 +156,8 @@ func SendLogs(
 // a megabyte, and a client that does not read keeps two.
 const mostText = 30 << 10
 
-// positionSize is about what a position adds to a message.
-const positionSize = 48
+// positionSize is about what a position adds to a message, with the time of its text. The id of the worker comes on top.
+const positionSize = 80
 
 // sendChunks sends chunks in as many messages as are needed.
 func sendChunks(chunks []tail.Chunk, send func(*adminpb.LogsResponse) error) error {
@@ -162,7 +178,7 @@ func sendChunks(chunks []tail.Chunk, send func(*adminpb.LogsResponse) error) err
 			}
 			if c.Position != nil && !sent.GetPart() {
 				sent.Position = positionToProto(*c.Position)
-				size += positionSize
+				size += positionSize + len(c.Worker)
 			}
 			resp.Texts = append(resp.Texts, sent)
 		}

@@ -150,7 +150,7 @@ func (p place) fault(message string) Fault {
 		return f
 	}
 	f.File, f.Line, f.Column = p.src.name, int(p.line), int(p.column)
-	if p.line == 0 || p.src.secret(f.Line) {
+	if p.line == 0 || p.src.secret(f.Line, int(p.column+p.width)-1) {
 		return f
 	}
 	f.Source, f.Caret = p.marked(p.src.lines()[f.Line-1])

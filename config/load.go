@@ -235,13 +235,15 @@ func (l *loader) checkIndented(units *node, keys []key) map[string]bool {
 func (l *loader) checkName(e entry, units *node, first map[string]place) bool {
 	other, twice := first[e.name]
 	if twice {
-		l.faults.add(e.at, "units: %q is defined twice: first in %s:%d", e.name, other.src.name, other.line)
+		l.faults.add(e.at, "units: %.100q is defined twice: first in %s:%d", e.name, other.src.name, other.line)
 		return false
 	}
 	first[e.name] = e.at
 	if reason := nameFault(e.name); reason != "" {
 		name, suggestion := possibleName(e.name), ""
-		l.meant[name] = true
+		if name != "" {
+			l.meant[name] = true
+		}
 		if name != "" && units.get(name) == nil && first[name] == (place{}) {
 			suggestion = fmt.Sprintf(" (did you mean %q?)", name)
 		}

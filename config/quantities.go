@@ -59,7 +59,8 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		if _, numErr := strconv.ParseFloat(s, 64); numErr == nil && days == 0 {
+		in, noUnit := time.ParseDuration(s + "s")
+		if noUnit == nil && days == 0 && in >= 0 && !strings.ContainsAny(s, "+-") {
 			return 0, valueError{fmt.Errorf("%s: the unit is missing, write %ss for seconds", wrong, s)}
 		}
 		return 0, errors.New(wrong)

@@ -87,7 +87,7 @@ func (s *source) unreadable() (at place, message string) {
 		src: s, line: int32(strings.Count(before, "\n") + 1),
 		column: int32(utf8.RuneCountInString(before[strings.LastIndex(before, "\n")+1:]) + 1),
 	}
-	s.hidden = map[int]bool{int(at.line): true}
+	s.hidden = map[int]int{int(at.line): 0}
 	c, size := utf8.DecodeRuneInString(s.text[bad:])
 	if c == utf8.RuneError && size == 1 {
 		return at, "the text is not UTF-8"

@@ -3,9 +3,11 @@ package config
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
 )
@@ -19,8 +21,8 @@ type source struct {
 	// foreign is set for an included file that has no key "units". A pattern such as "*" may match any file, even one
 	// of secrets: none of its lines is shown.
 	foreign bool
-	split   []string     // the lines, once they are needed
-	hidden  map[int]bool // the lines that may contain a secret, once they are needed
+	split   []string    // the lines, once they are needed
+	hidden  map[int]int // the columns from which lines may contain a secret, once they are needed
 }
 
 // release drops what only faults need. The nodes of a file keep its source.
@@ -38,36 +40,50 @@ func (s *source) lines() []string {
 var unitsKey = regexp.MustCompile(`\bunits["']?\s*:`)
 
 // secret reports whether a line may contain the value of an environment variable, or another secret.
-func (s *source) secret(line int) bool {
+// It may be shown up to a column before that value.
+func (s *source) secret(line, upTo int) bool {
 	if s.foreign {
 		return true
 	}
 	if s.hidden == nil {
 		s.hidden = secretLines(s.tokens)
 	}
-	return line > len(s.lines()) || s.hidden[line]
+	from, hidden := s.hidden[line]
+	return line > len(s.lines()) || hidden && upTo >= from
 }
 
-// secretLines returns the lines with keys whose values may be secret, and the lines of these values. It looks at
-// tokens, because it must work for a text that cannot be parsed.
-func secretLines(tokens token.Tokens) map[int]bool {
-	hidden := map[int]bool{}
+// secretLines returns the lines of the values of keys that may be secret, with the columns from which they must not be
+// shown. It looks at tokens, because it must work for a text that cannot be parsed.
+func secretLines(tokens token.Tokens) map[int]int {
+	hidden := map[int]int{}
 	depth := 0 // of brackets
 	var key *token.Token
 	keyDepth := 0
+	first := 0 // the number of the first token of its values
+	last := 0  // the column up to which a token ends them
 	for i, tk := range tokens {
 		if key != nil && depth <= keyDepth && tk.Position.Line > key.Position.Line &&
-			(keyDepth > 0 || tk.Position.Column <= key.Position.Column) {
+			(keyDepth > 0 || tk.Position.Column <= last) {
 			key = nil
 		}
 		if key == nil && i+1 < len(tokens) && tokens[i+1].Type == token.MappingValueType && secretKey(tk.Value) {
-			key, keyDepth = tk, depth
+			key, keyDepth, first, last = tk, depth, i+2, tk.Position.Column
+			if first < len(tokens) && tokens[first].Position.Line > tk.Position.Line &&
+				tokens[first].Position.Column == last {
+				last-- // the values lack their indentation
+			}
 		}
-		if key != nil {
+		if key != nil && i >= first {
 			// The position of a text of several lines is that of its last line or its first.
 			height := strings.Count(strings.TrimSpace(tk.Origin), "\n")
 			for line := tk.Position.Line - height; line <= tk.Position.Line+height; line++ {
-				hidden[line] = true
+				column := tk.Position.Column
+				if height > 0 {
+					column = 0
+				}
+				if before, found := hidden[line]; !found || column < before {
+					hidden[line] = column
+				}
 			}
 		}
 		switch tk.Type {
@@ -82,10 +98,19 @@ func secretLines(tokens token.Tokens) map[int]bool {
 }
 
 // secretKey reports whether the values of a key are not shown: environment variables, headers of requests, and
-// whatever templates for them exist.
+// whatever templates for them exist. Other names for them and misspelled ones count too.
 func secretKey(name string) bool {
-	return name == "environment" || name == "headers" || strings.HasPrefix(name, ignoredPrefix)
+	if other := otherNames[name]; other != "" {
+		name = other
+	}
+	return strings.HasPrefix(name, ignoredPrefix) || slices.Contains(secretKeys, name) ||
+		len(name) < maxKey && nearest.Name(name, secretKeys) != ""
 }
+
+var secretKeys = []string{"environment", "headers"}
+
+// maxKey bounds the bytes of a name that is compared with those of keys.
+const maxKey = 32
 
 // absolute returns the path that a relative one in the file stands for.
 func (s *source) absolute(name string) string {

@@ -121,8 +121,7 @@ func (b *builder) build(from ast.Node) *node {
 	case *ast.LiteralNode:
 		return b.add(node{kind: textNode, text: from.Value.GetToken().Value, at: at})
 	case *ast.TagNode:
-		b.faults.add(at, "tags such as %.20s are not supported: quote a text that looks like a number",
-			from.GetToken().Value)
+		b.faults.add(at, "tags are not supported: quote a text that begins with an exclamation mark")
 		return b.add(node{kind: faultyNode, at: at})
 	case ast.ScalarNode:
 		return b.add(node{kind: textNode, text: from.GetToken().Value, at: at})
@@ -255,9 +254,9 @@ func (b *builder) resolve(from *ast.AliasNode, at place) *node {
 	n, known := b.anchors[name]
 	switch {
 	case !known:
-		b.faults.add(at, "the alias *%s has no anchor &%s before it", name, name)
+		b.faults.add(at, "an alias needs an anchor of its name before it: quote a text that begins with *")
 	case n == nil:
-		b.faults.add(at, "the alias *%s is part of its own anchor", name)
+		b.faults.add(at, "an alias cannot be part of its own anchor")
 	default:
 		return n
 	}

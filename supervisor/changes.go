@@ -75,11 +75,14 @@ func DescribeChanges(changes []Change) string {
 	}
 }
 
-// outdated returns the workers of the unit that were started with another executable or other arguments. If the
-// executable cannot be read, there are none: Apply leaves the workers as they are.
+// outdated returns the workers of the unit that were started with another executable or other arguments. If no worker
+// can be started, there are none: Apply leaves the workers as they are.
 func (c *changer) outdated(u *unit.Spec) []string {
 	if u.Schedule.Cron != "" {
 		return nil // a run goes on, and the next one is of the new version
+	}
+	if len(u.StartErrors()) > 0 {
+		return nil
 	}
 	before := u
 	for present := range unit.All(c.s.set.specs()) {

@@ -72,9 +72,10 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 		if err != nil {
 			return fmt.Errorf("update %s: %w", w.ID(), err)
 		}
-		if differs || r.restarts(w.Worker) || r.hasBegun(w.Worker) {
+		switch {
+		case r.restarts(w.Worker), r.hasBegun(w.Worker), differs && len(w.unit.StartErrors()) == 0:
 			due = append(due, w)
-		} else {
+		case !differs:
 			r.noteReplaced(w.Worker)
 		}
 	}

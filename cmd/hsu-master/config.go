@@ -106,13 +106,8 @@ func startFaults(units []unit.Spec) []configfile.UnitFault {
 // notStartable returns an error with the reasons why workers of units cannot be started on this host.
 func notStartable(units []unit.Spec) error {
 	var errs []error
-	for _, u := range units {
-		if !u.Starts() {
-			continue
-		}
-		for _, o := range u.StartErrors() {
-			errs = append(errs, fmt.Errorf("unit %s: %w", u.Name, o))
-		}
+	for _, f := range startFaults(units) {
+		errs = append(errs, fmt.Errorf("unit %s: %w", f.Unit, unit.StartError{Key: f.Key, Err: f.Err}))
 	}
 	return errors.Join(errs...)
 }

@@ -43,7 +43,7 @@ shows how far it is, and an event tells if the reload stops.
 A master without a file looks for changed executables, and marks the workers
 that run the former ones as outdated.
 
-Exit codes: 0 done, 1 a worker did not get ready, the command of a unit cannot
+Exit codes: 0 done, 1 a worker did not get ready, the workers of a unit cannot
 be started, or the master is stopping, 2 the file is faulty and nothing was
 changed, 3 no master is running.`
 	return cmd
@@ -120,7 +120,7 @@ func printBegun(w io.Writer) {
 	fmt.Fprintln(w, render.OnTerminal(w, `recorded and begun: "hsu-master worker list" shows how far it is`))
 }
 
-// blockedError returns an error if the plan has units whose command cannot be started. Their living workers stay.
+// blockedError returns an error if the plan has units whose workers cannot be started. Their living workers stay.
 func blockedError(plan *adminpb.ReloadResponse) error {
 	var names []string
 	for _, c := range plan.GetChanges() {
@@ -131,7 +131,7 @@ func blockedError(plan *adminpb.ReloadResponse) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return exit.Hint(fmt.Errorf("the command of %s cannot be started", render.Printable(strings.Join(names, ", "))),
+	return exit.Hint(fmt.Errorf("workers of %s cannot be started", render.Printable(strings.Join(names, ", "))),
 		"correct it, then reload again; the living workers stay until then")
 }
 

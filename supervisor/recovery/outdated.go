@@ -10,7 +10,7 @@ type Difference int
 
 // The values of Difference.
 const (
-	Same         Difference = iota // also if the executable or the folder is missing
+	Same         Difference = iota // also if the executable cannot be read
 	Differs                        // in the executable, the arguments or the environment
 	Incomparable                   // the environment was recorded with another key, and all else is the same
 )
@@ -78,8 +78,8 @@ func Changed(key records.SecretKey, u *unit.Spec, rec records.Worker) (changed [
 	return changed
 }
 
-// startedWithoutProgram reports whether the last start failed because the executable could not be read or the working
-// folder was missing.
+// startedWithoutProgram reports whether the last start failed because the executable could not be read, such as one
+// that was missing.
 func startedWithoutProgram(rec records.Worker) bool {
 	waits := rec.Status == records.StatusFailed || rec.Status == records.StatusBackoff
 	return waits && rec.Instance == nil && rec.Incarnation > 0 && rec.SpecHash == ""

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/placeholder"
@@ -123,21 +125,34 @@ func (u *Spec) StartErrors() []StartError {
 	return found
 }
 
-// checkDir returns an error if no worker can run in the folder of the unit.
+// dirPatience is how long checkDir waits for a file system, which may be that of a server that is gone.
+const dirPatience = time.Second
+
+// checkDir returns an error if it is certain that no worker can run in the folder of the unit. A folder that this
+// process may not see, or that is not found in time, may be one that the user of the workers can enter.
 func (u *Spec) checkDir() error {
 	if u.Dir == "" {
 		return nil
 	}
-	info, err := os.Stat(u.Dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && mentionsPlaceholder(u.Dir):
-		return fmt.Errorf("there is no folder %s on this host: placeholders are not replaced in it", u.Dir)
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no folder %s on this host: make it, or name another one", u.Dir)
-	case err != nil:
+	seen := make(chan error, 1)
+	go func() { seen <- statDir(u.Dir) }()
+	select {
+	case err := <-seen:
 		return err
-	case !info.IsDir():
-		return fmt.Errorf("%s is no folder: name the one that the workers run in", u.Dir)
+	case <-time.After(dirPatience):
+		return nil
+	}
+}
+
+func statDir(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && mentionsPlaceholder(dir):
+		return fmt.Errorf("there is no folder %s on this host: placeholders are not replaced in it", dir)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no folder %s on this host: make it, or name another one", dir)
+	case errors.Is(err, syscall.ENOTDIR), err == nil && !info.IsDir():
+		return fmt.Errorf("%s is no folder: name the one that the workers run in", dir)
 	}
 	return nil
 }
@@ -205,8 +220,7 @@ func (u *Spec) Hash() (string, error) {
 	return hash, err
 }
 
-// Version returns the hash of the unit and that of its executable. It fails if one of them, or the folder of the
-// workers, is missing.
+// Version returns the hash of the unit and that of its executable.
 func (u *Spec) Version() (unit, exe string, err error) {
 	path, err := LookUp(u.Path)
 	if err == nil {
@@ -214,9 +228,6 @@ func (u *Spec) Version() (unit, exe string, err error) {
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("read the worker's executable: %w", err)
-	}
-	if err := u.checkDir(); err != nil { // a worker is not replaced by one that cannot be started
-		return "", "", fmt.Errorf("find the working folder: %w", err)
 	}
 	start := []any{u.Name, exe, u.Args}
 	if word, noNumber := map[Port]string{NoPort: "no port", AnnouncedPort: "announced port"}[u.Port]; noNumber {

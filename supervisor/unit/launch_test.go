@@ -150,7 +150,7 @@ func TestStartErrors(t *testing.T) {
 		"no folder":   {Spec{Path: self}, nil},
 		"missing":     {Spec{Path: self, Dir: missing}, []string{"working_dir: there is no folder " + missing + " "}},
 		"file":        {Spec{Path: self, Dir: file}, []string{"working_dir: " + file + " is no folder"}},
-		"below file":  {Spec{Path: self, Dir: file + "/no"}, []string{"working_dir: stat " + file + "/no: not a dir"}},
+		"below file":  {Spec{Path: self, Dir: file + "/no"}, []string{"working_dir: " + file + "/no is no folder"}},
 		"placeholder": {Spec{Path: self, Dir: dir + "/{unit}"}, []string{"working_dir: there is no folder "}},
 		"both":        {Spec{Path: missing, Dir: missing}, []string{"command: stat ", "working_dir: there is "}},
 	} {

@@ -74,6 +74,9 @@ func (t *tail) resume(p Position) error {
 		if ended || err != nil {
 			return err
 		}
+		if err := t.ctx.Err(); err != nil { // also if no line is selected, so that none is sent
+			return err
+		}
 	}
 }
 

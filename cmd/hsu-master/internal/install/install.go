@@ -118,7 +118,7 @@ func (i *Installation) Install(ctx context.Context, w io.Writer, owner Account, 
 		return err
 	}
 	if fault := i.UnitFault; fault != nil {
-		fmt.Fprintf(w, "check that user %s may execute it, and nobody else replace it: %s\n",
+		fmt.Fprintf(w, "check what user %s will start, and that nobody else can replace it: %s\n",
 			owner.name, render.Printable(fault.Error()))
 	}
 	changed, err := i.write(w, dir)

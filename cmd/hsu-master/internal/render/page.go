@@ -43,8 +43,12 @@ const (
 
 // Add adds a line, which is wrapped or cut at the width.
 func (p *Page) Add(line string) {
-	for i, part := range p.wrapped(line, 0, 1) {
-		p.lines = append(p.lines, strings.Repeat(" ", columnGap*min(i, 1))+part)
+	if parts := p.wrapped(line, 0, 1); len(parts) > 1 {
+		for i, part := range p.wrapped(line, columnGap, 1) {
+			p.lines = append(p.lines, strings.Repeat(" ", columnGap*min(i, 1))+part)
+		}
+	} else {
+		p.lines = append(p.lines, parts...)
 	}
 }
 
@@ -71,6 +75,9 @@ func (p *Page) List(label string, lines []string) {
 // Output adds a label and the last of the lines that a program has written, as many as fit into the given number of
 // lines of this page. Each is marked, and wrapped or cut at the width; a single one has the room of three.
 func (p *Page) Output(label string, lines []string, most int) {
+	if most <= 0 {
+		return
+	}
 	each := 1
 	if len(lines) == 1 {
 		each = min(3, most)
