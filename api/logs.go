@@ -156,7 +156,7 @@ func SendLogs(
 // a megabyte, and a client that does not read keeps two.
 const mostText = 30 << 10
 
-// positionSize is about what a position adds to a message, with the time of its text. The id of the worker comes on top.
+// positionSize is about what a position adds to a message, with the time of its text. The id of its worker adds more.
 const positionSize = 80
 
 // sendChunks sends chunks in as many messages as are needed.

@@ -127,7 +127,7 @@ func TestUnmanagedUnits(t *testing.T) {
 		!strings.Contains(r.Stdout, `"kind": "unmanaged"`) {
 		t.Errorf("worker list --json:\n%s", r.Stdout)
 	}
-	if r := w.CLI("worker", "scale", "by-file=2"); r.Code == 0 || !strings.Contains(r.Stderr, "an unmanaged unit is not scaled") {
+	if r := w.CLI("worker", "scale", "by-file=2"); r.Code == 0 || !strings.Contains(r.Stderr, "is not scaled") {
 		t.Errorf("worker scale: %d\n%s", r.Code, r.Stderr)
 	}
 
