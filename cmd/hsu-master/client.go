@@ -170,8 +170,7 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	case errors.Is(err, exit.ErrNoMaster), exit.NextStep(err) != "":
 		return nil, err
 	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
-		return nil, exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
-			"it hangs or is suspended: see its log, or restart it, its workers keep running")
+		return nil, f.silent()
 	case err != nil:
 		return nil, fmt.Errorf("ask the master: %s", status.Convert(err).Message())
 	}
@@ -181,6 +180,12 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 			exit.ErrNoMaster, f.state)
 	}
 	return resp.GetState(), nil
+}
+
+// silent returns the error for a master that has not answered within answerWithin.
+func (f folders) silent() error {
+	return exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
+		"it hangs or is suspended: see its log, or restart it, its workers keep running")
 }
 
 func askState(ctx context.Context, f folders) (*adminpb.GetStateResponse, error) {

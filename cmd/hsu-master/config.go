@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"strings"
 
@@ -80,7 +81,11 @@ func checkConfig(c *cli.Context, path string) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", render.Printable(path),
 		render.Count(len(file.Units), "unit"), render.Count(workers, "worker"))
-	if found := file.Locate(startFaults(units)); len(found) > 0 {
+	var faults []configfile.UnitFault
+	for name, reason := range startErrors(units) {
+		faults = append(faults, configfile.UnitFault{Unit: name, Key: reason.Key, Err: reason.Err})
+	}
+	if found := file.Locate(faults); len(found) > 0 {
 		fmt.Fprintln(c.App.Writer, "but on this host, these cannot be started:")
 		for _, fault := range found {
 			fmt.Fprintln(c.App.Writer, fault)
@@ -89,25 +94,27 @@ func checkConfig(c *cli.Context, path string) error {
 	return nil
 }
 
-// startFaults returns why workers of units cannot be started on this host.
-func startFaults(units []unit.Spec) []configfile.UnitFault {
-	var found []configfile.UnitFault
-	for _, u := range units {
-		if !u.Starts() {
-			continue
-		}
-		for _, o := range u.StartErrors() {
-			found = append(found, configfile.UnitFault{Unit: u.Name, Key: o.Key, Err: o.Err})
+// startErrors returns the names of units whose workers cannot be started on this host, with the reasons.
+func startErrors(units []unit.Spec) iter.Seq2[string, unit.StartError] {
+	return func(yield func(string, unit.StartError) bool) {
+		for u := range unit.All(units) {
+			if !u.Starts() {
+				continue
+			}
+			for _, reason := range u.StartErrors() {
+				if !yield(u.Name, reason) {
+					return
+				}
+			}
 		}
 	}
-	return found
 }
 
 // notStartable returns an error with the reasons why workers of units cannot be started on this host.
 func notStartable(units []unit.Spec) error {
 	var errs []error
-	for _, f := range startFaults(units) {
-		errs = append(errs, fmt.Errorf("unit %s: %w", f.Unit, unit.StartError{Key: f.Key, Err: f.Err}))
+	for name, reason := range startErrors(units) {
+		errs = append(errs, fmt.Errorf("unit %s: %w", name, reason))
 	}
 	return errors.Join(errs...)
 }

@@ -52,8 +52,7 @@ func followMasters(
 func untilAnswer(ctx context.Context, f folders) (_ context.Context, answered, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	hangs := time.AfterFunc(answerWithin, func() {
-		cancel(exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
-			"it hangs or is suspended: see its log, or restart it, its workers keep running"))
+		cancel(f.silent())
 	})
 	return ctx, func() { hangs.Stop() }, func() {
 		hangs.Stop()

@@ -48,8 +48,8 @@ func newLogPrinter(c *cli.Context, req *adminpb.LogsRequest) *logPrinter {
 	return p
 }
 
-// print prints output, with one write if there are no notices.
-func (p *logPrinter) print(resp *adminpb.LogsResponse) error {
+// show prints output, with one write if there are no notices.
+func (p *logPrinter) show(resp *adminpb.LogsResponse) error {
 	var b bytes.Buffer
 	for _, text := range resp.GetTexts() {
 		switch notice := text.GetNotice(); {

@@ -73,11 +73,11 @@ func TestLogPrinter(t *testing.T) {
 			test.p.w, test.p.errs, test.p.prefixes = &out, &errs, map[string]string{}
 			// Whether texts come in one message or in several makes no difference.
 			for _, text := range test.in[:len(test.in)-1] {
-				if err := test.p.print(&adminpb.LogsResponse{Texts: []*adminpb.LogText{text}}); err != nil {
+				if err := test.p.show(&adminpb.LogsResponse{Texts: []*adminpb.LogText{text}}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if err := test.p.print(&adminpb.LogsResponse{Texts: test.in[len(test.in)-1:]}); err != nil {
+			if err := test.p.show(&adminpb.LogsResponse{Texts: test.in[len(test.in)-1:]}); err != nil {
 				t.Fatal(err)
 			}
 			if out.String() != test.out || errs.String() != test.errs {

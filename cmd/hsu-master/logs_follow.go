@@ -110,8 +110,7 @@ func (r *logReader) print(resp *adminpb.LogsResponse) error {
 	if n := len(texts); n > 0 && texts[n-1].GetPart() {
 		texts, r.held = texts[:n-1], []*adminpb.LogText{texts[n-1]}
 	}
-	out := r.out
-	if err := out.print(&adminpb.LogsResponse{Texts: texts}); err != nil {
+	if err := r.out.show(&adminpb.LogsResponse{Texts: texts}); err != nil {
 		return err
 	}
 	for _, text := range texts {

@@ -4,9 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/placeholder"
@@ -119,47 +115,12 @@ func (u *Spec) StartErrors() []StartError {
 	if _, _, err := u.program(u.Path, namePath); err != nil {
 		found = append(found, StartError{keyCommand, err})
 	}
-	if err := u.checkDir(); err != nil {
-		found = append(found, StartError{keyDir, err})
+	if u.Dir != "" {
+		if err := workingDirs.check(u.Dir); err != nil {
+			found = append(found, StartError{keyDir, err})
+		}
 	}
 	return found
-}
-
-// dirPatience is how long checkDir waits for a file system, which may be that of a server that is gone.
-const dirPatience = time.Second
-
-// checkDir returns an error if it is certain that no worker can run in the folder of the unit. A folder that this
-// process may not see, or that is not found in time, may be one that the user of the workers can enter.
-func (u *Spec) checkDir() error {
-	if u.Dir == "" {
-		return nil
-	}
-	seen := make(chan error, 1)
-	go func() { seen <- statDir(u.Dir) }()
-	select {
-	case err := <-seen:
-		return err
-	case <-time.After(dirPatience):
-		return nil
-	}
-}
-
-func statDir(dir string) error {
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && mentionsPlaceholder(dir):
-		return fmt.Errorf("there is no folder %s on this host: placeholders are not replaced in it", dir)
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no folder %s on this host: make it, or name another one", dir)
-	case errors.Is(err, syscall.ENOTDIR), err == nil && !info.IsDir():
-		return fmt.Errorf("%s is no folder: name the one that the workers run in", dir)
-	}
-	return nil
-}
-
-func mentionsPlaceholder(text string) bool {
-	return slices.ContainsFunc([]string{placeholder.Port, placeholder.Unit, placeholder.Worker, placeholder.Replica},
-		func(name string) bool { return placeholder.In(text, name) })
 }
 
 // program returns the path of a program, and the file that its process will run. next is the next step of an operator
