@@ -141,7 +141,7 @@ func (l *lab) productFleet(ctx context.Context, r *fleetRound) (err error) {
 		ports = append(ports, int(w.GetPort()))
 	}
 	if l.wants[rowRSS] || l.wants[rowIdleCPU] {
-		if err := l.idle(ctx, first, ports, r); err != nil {
+		if err := l.idle(ctx, first, last.at, ports, r); err != nil {
 			return err
 		}
 	}
@@ -184,7 +184,7 @@ func reattached(before, after map[string]*adminpb.Worker) error {
 }
 
 // idle measures a master that only watches its workers, and a bare server that is connected to the same workers.
-func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (err error) {
+func (l *lab) idle(ctx context.Context, m *master, started time.Time, ports []int, r *fleetRound) (err error) {
 	dir, err := l.newFolder()
 	if err != nil {
 		return err
@@ -197,6 +197,9 @@ func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (
 	if err := bare.ask(ctx, idleOrder{Ports: ports}, &done{}); err != nil {
 		return err
 	}
+	if err := l.settle(ctx, m, started); err != nil {
+		return err
+	}
 	shares, err := coreShares(ctx, l.span(5*time.Second, 2*time.Second), m.pid())
 	if err != nil {
 		return err
@@ -207,6 +210,22 @@ func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (
 	}
 	r.bareRSS, err = residentSize(bare.pid())
 	return err
+}
+
+// A master that has started its workers is idle when it has returned the memory that the start needed. What follows a
+// start lasts the longer the longer the start has taken.
+const (
+	shortestSettling = 7 * time.Second // from the exec
+	longestSettling  = 10 * time.Second
+)
+
+// settle waits until a master whose workers were started at a time is idle.
+func (l *lab) settle(ctx context.Context, m *master, started time.Time) error {
+	settling := min(started.Sub(m.execed), longestSettling)
+	if !l.quick {
+		settling = max(settling, shortestSettling-time.Since(m.execed))
+	}
+	return pause(ctx, settling)
 }
 
 // coreShares returns the share of a core that each process uses within a while. It begins a second later: right after

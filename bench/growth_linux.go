@@ -18,9 +18,6 @@ var sizes = []int{10, 100, 300, 1000}
 // scrapedSize is the number of workers of the row with a scrape a second.
 const scrapedSize = 300
 
-// longestSettling limits the wait for a master that has started its workers to become idle.
-const longestSettling = 10 * time.Second
-
 // grow measures the main figures of a master with different numbers of workers. The workers are the smallest that
 // answer a master, so that the figures are those of the master and the largest number fits into the machine.
 func grow(ctx context.Context, l *lab) ([]row, error) {
@@ -44,9 +41,9 @@ func grow(ctx context.Context, l *lab) ([]row, error) {
 			if n == scrapedSize {
 				scraped = append(scraped, g.scraped)
 			}
-			l.say("round %d of %d, %d workers:  start %s  re-attach %s  idle %s, with scrapes %s  RSS %s", round+1,
+			l.say("round %d of %d, %d workers:  start %s  re-attach %s  idle %s  a scrape %s  RSS %s", round+1,
 				l.rounds, n, format(seconds, g.values[rowGrowthStart]), format(seconds, g.values[rowGrowthReattach]),
-				format(ofCore, g.values[rowGrowthIdle]), format(ofCore, g.scraped),
+				format(ofCore, g.values[rowGrowthIdle]), format(seconds, g.values[rowGrowthScrape]),
 				format(bytesUnit, g.values[rowGrowthRSS]))
 		}
 	}
@@ -70,7 +67,7 @@ func growthKeys() map[string]bool {
 // grown holds the figures of one master.
 type grown struct {
 	values  map[string]float64
-	scraped float64 // the share of a core with a scrape a second
+	scraped float64 // the share of a core with a scrape a second, of a master with scrapedSize workers
 }
 
 // growthOf measures a master with n workers.
@@ -102,11 +99,10 @@ func growthOf(ctx context.Context, l *lab, n int) (_ *grown, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// What follows a start lasts the longer the longer the start has taken.
-	if err := pause(ctx, min(last.at.Sub(first.execed), longestSettling)); err != nil {
+	if err := l.settle(ctx, first, last.at); err != nil {
 		return nil, err
 	}
-	if err := growthAtRest(ctx, l, first, scrape, g); err != nil {
+	if err := growthAtRest(ctx, l, first, n, scrape, g); err != nil {
 		return nil, err
 	}
 	goroutines, err := first.abort()
@@ -132,8 +128,8 @@ func growthOf(ctx context.Context, l *lab, n int) (_ *grown, err error) {
 	return g, reattached(before, after)
 }
 
-// growthAtRest measures a master whose workers are ready.
-func growthAtRest(ctx context.Context, l *lab, m *master, scrape string, g *grown) error {
+// growthAtRest measures a master whose n workers are ready.
+func growthAtRest(ctx context.Context, l *lab, m *master, n int, scrape string, g *grown) error {
 	// Each worker is checked once in this time.
 	while := l.span(5*time.Second, 2*time.Second)
 	shares, err := coreShares(ctx, while, m.pid())
@@ -165,11 +161,32 @@ func growthAtRest(ctx context.Context, l *lab, m *master, scrape string, g *grow
 	}
 	g.values[rowGrowthList] = command + (after-before).Seconds()/commandRuns
 
-	if g.scraped, err = scrapedShare(ctx, m, scrape, while); err != nil {
+	if g.values[rowGrowthScrape], err = scrapeCPU(ctx, m, scrape); err != nil {
 		return err
 	}
-	g.values[rowGrowthScrape] = max(0, g.scraped-g.values[rowGrowthIdle]) * scrapeEvery.Seconds()
-	return nil
+	if n == scrapedSize {
+		g.scraped, err = scrapedShare(ctx, m, scrape, while)
+	}
+	return err
+}
+
+// scrapeRuns is the number of scrapes that are averaged. They are read one after the other, so that a master that checks
+// its workers meanwhile does not count.
+const scrapeRuns = 20
+
+// scrapeCPU returns the processor time, in seconds, that a master uses for a scrape of its metrics.
+func scrapeCPU(ctx context.Context, m *master, scrape string) (float64, error) {
+	before, err := cpuTime(m.pid())
+	if err != nil {
+		return 0, err
+	}
+	for range scrapeRuns {
+		if err := readMetrics(ctx, "http://"+scrape+"/metrics"); err != nil {
+			return 0, err
+		}
+	}
+	after, err := cpuTime(m.pid())
+	return (after - before).Seconds() / scrapeRuns, err
 }
 
 const scrapeEvery = time.Second

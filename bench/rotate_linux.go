@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	rotations = 100 // of a run, in all its rounds
+	rotations = 60 // of a run, in all its rounds
 	lineSize  = 100
 
 	rotateSize = 10 << 20
