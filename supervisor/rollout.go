@@ -68,7 +68,8 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 	inOrder(workers, func(w updated) string { return w.unit.Name }, r.set.dependencies())
 	var due []updated
 	for _, w := range workers {
-		w.again = r.retries(w) // before the update, which may begin the start
+		// Update may begin the start.
+		w.again = r.retries(w)
 		bounded, cancel := context.WithTimeout(ctx, w.unit.Start.Timeout) // the start of a worker may hang
 		differs, err := w.Update(bounded, w.unit)
 		cancel()

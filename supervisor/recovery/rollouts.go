@@ -33,8 +33,8 @@ func addRollouts(decisions []Decision, recs []records.Worker, units []records.Un
 		if !Replaces(r, rec) {
 			continue
 		}
-		what := ""
-		switch d.Action { //nolint:exhaustive // the others start the worker without a rollout, or never
+		var what string
+		switch d.Action {
 		case ActionAdopt, ActionAdoptUnhealthy:
 			if r.Act == records.ActReload && !d.Evidence.Outdated {
 				continue
@@ -42,7 +42,7 @@ func addRollouts(decisions []Decision, recs []records.Worker, units []records.Un
 			what = "replaced"
 		case ActionFail, ActionKeepFailed, ActionKeepCompleted:
 			what = "started"
-		default:
+		default: // it is started anyway, or never
 			continue
 		}
 		d.Evidence.Rollout = string(r.Act)
