@@ -42,6 +42,8 @@ var (
 	ErrUpgrading = api.ErrUpgrading
 	// ErrNoUpgrade is returned by [Master.AwaitUpgrade] if this program does not come from the upgrade.
 	ErrNoUpgrade = api.ErrNoUpgrade
+	// ErrRecovering is returned by [Master.Upgrade] while the master does not serve yet.
+	ErrRecovering = errors.New("the master is recovering: try again when it serves")
 	// ErrAborted is returned by [Master.Upgrade] if the master stops before the new program is executed.
 	ErrAborted = errors.New("the upgrade was aborted: the master is stopping")
 )
@@ -158,34 +160,30 @@ func newUpgrader(m *Master, handed *Handover) *upgrader {
 // checks the new program first; if that fails, nothing has changed. Then Run drains the calls in flight, for at most
 // the time of drain (0 means 30 s), and returns [ErrUpgrade]. Upgrade returns right before that. progress is called at
 // the beginning of each step, with the id of the upgrade.
+//
+// An upgrade that is refused before the check begins, with [ErrUpgrading], [ErrRecovering], [ErrAborted] or
+// [errors.ErrUnsupported], is logged, and is no failed upgrade in the history.
 func (m *Master) Upgrade(
 	ctx context.Context, binary string, drain time.Duration, progress func(UpgradeStep, Upgrade),
 ) error {
-	if m.options.CheckUpgrade == nil {
-		return fmt.Errorf("upgrade in place: %w", errors.ErrUnsupported)
+	done, err := m.upgrades.admit()
+	if err != nil {
+		m.log.Warn("upgrade not begun", "error", err)
+		return err
 	}
-	select {
-	case m.upgrades.one <- struct{}{}:
-		defer func() { <-m.upgrades.one }()
-	default:
-		return ErrUpgrading
-	}
+	defer done()
 	binary, drain = cmp.Or(binary, m.options.Program), cmp.Or(drain, defaultDrain)
 	u := Upgrade{
 		ID: rand.Text(), Binary: binary, From: m.options.Version, Operator: supervisor.OperatorOf(ctx),
 	}
 	m.upgrades.going.Store(u.ID)
 	progress(UpgradeChecking, u)
-	if err := m.upgrades.check(ctx, &u); err != nil {
+	next, err := m.upgrades.prepare(ctx, &u)
+	if err != nil {
 		u.Failure = err.Error()
 		m.journal().upgraded(u)
 		return err
 	}
-	next, err := m.upgrades.newHandover()
-	if err != nil {
-		return err
-	}
-	next.Upgrade = u
 	request := &drainRequest{next: next, drain: drain, draining: make(chan struct{}), executes: make(chan bool, 1)}
 	select {
 	case m.upgrades.begin <- request:
@@ -202,16 +200,49 @@ func (m *Master) Upgrade(
 	return nil
 }
 
+// admit returns an error if no upgrade can begin now. Otherwise none other can begin before done is called.
+func (u *upgrader) admit() (done func(), err error) {
+	m := u.master
+	if m.options.CheckUpgrade == nil {
+		return nil, fmt.Errorf("upgrade in place: %w", errors.ErrUnsupported)
+	}
+	select {
+	case u.one <- struct{}{}:
+		done = func() { <-u.one }
+	default:
+		return nil, ErrUpgrading
+	}
+	select {
+	case <-m.stopping: // asked first, because a stopping master has been ready
+		done()
+		return nil, ErrAborted
+	default:
+	}
+	select {
+	case <-m.ready:
+		return done, nil
+	default:
+		done()
+		return nil, ErrRecovering
+	}
+}
+
+// prepare has the new program checked, and returns what it is handed.
+func (u *upgrader) prepare(ctx context.Context, up *Upgrade) (*Handover, error) {
+	if err := u.check(ctx, up); err != nil {
+		return nil, err
+	}
+	next, err := u.newHandover()
+	if err != nil {
+		return nil, err
+	}
+	next.Upgrade = *up
+	return next, nil
+}
+
 // check has the new program check that it can take over.
 func (u *upgrader) check(ctx context.Context, up *Upgrade) error {
 	m := u.master
-	select {
-	case <-m.stopping:
-		return ErrAborted
-	case <-m.ready:
-	default:
-		return errors.New("the master is recovering: try again when it serves")
-	}
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	folder := filepath.Join(m.options.RuntimeDir, upgradeFolder)

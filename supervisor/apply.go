@@ -45,8 +45,9 @@ func check(units []unit.Spec) error {
 // forgets those that are not wanted any more, and replaces those whose executable, arguments or environment differ, one
 // after the other, or as many at once as their unit allows: the next only when a new one is ready. Workers that others
 // depend on come before these, and new workers wait for the replacement. Other settings apply to living workers at
-// once. A number of replicas that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns
-// when all of that is done.
+// once. Workers that have failed are started at once if the change of their unit may have mended the cause, and awaited
+// likewise. A number of replicas that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply
+// returns when all of that is done.
 //
 // A worker whose slot is wanted again while it is being stopped is waited for, and so is one that holds the fixed port
 // of another.
@@ -73,7 +74,7 @@ func (s *Supervisor) ApplyReporting(ctx context.Context, begun func(), units ...
 	}
 	defer done()
 	recs := s.changes.recordsOf(units)
-	planReload(units, recs, s.set.list(), s.changes.outdated, OperatorOf(ctx))
+	planReload(units, recs, s.set.list(), s.changes.outdated, s.changes.retried, OperatorOf(ctx))
 	wanted := recovery.Wanted(units, recs)
 	if err := s.set.awaitWantedAgain(ctx, wanted); err != nil {
 		return err

@@ -153,7 +153,7 @@ func (c *changer) install(
 			w = worker.New(&c.s.env, slot)
 			r.added, ports = append(r.added, w), append(ports, slot.Unit.Port)
 		} else {
-			r.kept = append(r.kept, updated{w, slot.Unit})
+			r.kept = append(r.kept, updated{Worker: w, unit: slot.Unit})
 		}
 		delete(present, slot.ID)
 		workers = append(workers, w)

@@ -6,9 +6,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // Action is what happens to workers when the units change.
@@ -84,19 +86,38 @@ func (c *changer) outdated(u *unit.Spec) []string {
 	if len(u.StartErrors()) > 0 {
 		return nil
 	}
+	before := c.before(u)
+	return c.having(u, func(rec records.Worker) bool {
+		return recovery.CompareChange(c.s.env.Secrets, before, u, rec) == recovery.Differs
+	})
+}
+
+// retried returns the workers of the unit that have failed or completed and that its change, which need not affect
+// running workers, has started at once. Without a change there are none: a worker whose start.before fails again would
+// stop each reload.
+func (c *changer) retried(u *unit.Spec) []string {
+	before := c.before(u)
+	if start, live := before.Differences(u); len(start)+len(live) == 0 || len(u.StartErrors()) > 0 {
+		return nil
+	}
+	return c.having(u, func(rec records.Worker) bool { return worker.TriesAnew(before, u, rec) })
+}
+
+// before returns the unit of the set with the name of u, or u.
+func (c *changer) before(u *unit.Spec) *unit.Spec {
 	before := u
 	for present := range unit.All(c.s.set.specs()) {
 		if present.Name == u.Name {
 			before = present
 		}
 	}
-	var ids []string
+	return before
+}
+
+// having returns the workers of the unit whose record has the property.
+func (c *changer) having(u *unit.Spec, property func(rec records.Worker) bool) (ids []string) {
 	for _, w := range c.s.set.list() {
-		info := w.Info()
-		if info == nil || !owns(u, w.ID()) {
-			continue
-		}
-		if recovery.CompareChange(c.s.env.Secrets, before, u, info.Worker) == recovery.Differs {
+		if info := w.Info(); info != nil && owns(u, w.ID()) && property(info.Worker) {
 			ids = append(ids, w.ID())
 		}
 	}

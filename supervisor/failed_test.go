@@ -161,6 +161,92 @@ func TestApplyHasAWorkerTriedWhoseCheckIsMended(t *testing.T) {
 	}
 }
 
+// A master that is killed when the change is recorded, and before it has begun to start the worker anew, is followed by
+// one that starts it. That costs one start, also if the master is killed again.
+func TestKilledApplyHasAFailedWorkerTriedByTheNextMaster(t *testing.T) {
+	fails := func(p *fakeProcess) { p.readyAfter = -1 }
+	for name, test := range map[string]struct {
+		begin   func(p *fakeProcess)
+		before  func(u *unit.Spec)
+		change  func(u *unit.Spec)
+		started bool
+	}{
+		"command": {fails, givesUp, func(u *unit.Spec) { u.Args = []string{"--mended"} }, true},
+		"health":  {fails, givesUp, func(u *unit.Spec) { u.Health.Readiness.Service = "acme.Search" }, true},
+		"start":   {fails, givesUp, func(u *unit.Spec) { u.Start.Timeout = time.Minute }, true},
+		"policy": {
+			func(p *fakeProcess) { p.exitsAfter = time.Second }, onFailure,
+			func(u *unit.Spec) { u.Restart.Mode = unit.RestartAlways }, true,
+		},
+		"stop":    {fails, givesUp, func(u *unit.Spec) { u.Stop.Grace = time.Minute }, false},
+		"nothing": {fails, givesUp, func(*unit.Spec) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world, dir := newFakeOS(t), t.TempDir()
+				world.behave = test.begin
+				m := startMaster(t, world, dir, 1, test.before)
+				settle(time.Hour)
+				w, starts := m.worker("worker-0"), world.starts("worker-0")
+				if w.Status != records.StatusFailed && w.Status != records.StatusCompleted {
+					t.Fatalf("worker = %+v, want it failed or completed", w)
+				}
+				world.set(func() { world.behave = nil })
+				u := unitOf(t, "worker", 1)
+				test.before(&u)
+				test.change(&u)
+				_ = m.ApplyReporting(t.Context(), m.crash, u) // fails, or has nothing to do any more
+				if n := world.starts("worker-0"); n != starts {
+					t.Fatalf("%d starts before the crash, want none", n-starts)
+				}
+				m = startUnits(t, world, openStore(t, world, dir), u)
+				for range 2 { // the next one continues nothing
+					settle(2 * time.Second)
+					w, more := m.worker("worker-0"), world.starts("worker-0")-starts
+					if w.Ready != test.started || (more == 1) != test.started {
+						t.Errorf("worker = %+v after %d more starts, want it started: %t", w, more, test.started)
+					}
+					if rest := m.rollouts(t); len(rest) > 0 {
+						t.Errorf("rollouts %v are left", rest)
+					}
+					m.crash()
+					m = startUnits(t, world, openStore(t, world, dir), u)
+				}
+				m.stop(nil)
+			})
+		})
+	}
+}
+
+// A worker that is not mended by the change of its unit stops the reload, which has waited for it.
+func TestApplyWaitsForAFailedWorkerThatItTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.readyAfter = -1 }
+		m := startMaster(t, world, t.TempDir(), 1, givesUp)
+		m.await("worker-0", records.StatusFailed, time.Hour)
+		u := unitOf(t, "worker", 1)
+		givesUp(&u)
+		u.Start.Timeout = time.Minute
+		if err := m.Apply(t.Context(), u); err == nil || !strings.Contains(err.Error(), "worker-0 is not ready") {
+			t.Errorf("Apply = %v, want that the worker is not ready", err)
+		}
+		m.await("worker-0", records.StatusFailed, time.Hour)
+		world.set(func() { world.behave = nil })
+		u.Start.Timeout = 2 * time.Minute
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Error(err)
+		}
+		if w := m.worker("worker-0"); !w.Ready {
+			t.Errorf("worker = %+v, want it ready when Apply returns", w)
+		}
+		if rest := m.rollouts(t); len(rest) > 0 {
+			t.Errorf("rollouts %v are left", rest)
+		}
+		m.stop(nil)
+	})
+}
+
 // A completed worker whose policy is now "always" is started again.
 func TestApplyStartsACompletedWorkerIfItsPolicyIsAlwaysNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

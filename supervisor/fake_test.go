@@ -590,13 +590,18 @@ func (fakeLink) Shutdown()                        {}
 // fakeEndpoint is a registered endpoint.
 type fakeEndpoint struct {
 	mu     sync.Mutex
-	err    error    // the answer to a Ping
-	offers []string // listed by its reflection; nil: it has none
+	err    error         // the answer to a Ping
+	takes  time.Duration // the answer
+	offers []string      // listed by its reflection; nil: it has none
 	pings  int
 	closed int
 }
 
 func (x *fakeEndpoint) Ping(context.Context) error {
+	x.mu.Lock()
+	takes := x.takes
+	x.mu.Unlock()
+	time.Sleep(takes)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.pings++
@@ -609,6 +614,12 @@ func (x *fakeEndpoint) say(err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.err = err
+}
+
+func (x *fakeEndpoint) delay(takes time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.takes = takes
 }
 
 func (x *fakeEndpoint) List(context.Context) ([]string, error) {

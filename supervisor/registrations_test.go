@@ -201,6 +201,47 @@ func TestRegistrationsSurviveACrashWithoutAGap(t *testing.T) {
 	})
 }
 
+// An endpoint that an earlier master has recorded gets calls at once. One that then misses its first check gets none
+// until it answers, as a worker does: nothing else shows that it is still there. Later misses are counted.
+func TestRecordedEndpointServesUntilItsFirstCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 0)
+		settle(time.Second)
+		m.register("pkg.A", "10.0.0.1:80", 0)
+		m.register("pkg.A", "10.0.0.2:80", 0)
+		m.crash()
+		left := world.endpoint("10.0.0.2:80")
+		left.say(errors.New("connection refused"))
+		left.delay(time.Second)
+		m = startMaster(t, world, dir, 0)
+		settle(0)
+		if got := m.Status(); got != Running {
+			t.Errorf("the master is %s at once, want %s", got, Running)
+		}
+		m.wantReady("pkg.A", "10.0.0.1:80", "10.0.0.2:80")
+		settle(1100 * time.Millisecond)
+		m.wantReady("pkg.A", "10.0.0.1:80")
+		for _, r := range m.Registrations().List() {
+			if r.Address == "10.0.0.2:80" && (r.Ready || r.Reason != "connection refused") {
+				t.Errorf("%+v, want it not ready, and why", r)
+			}
+		}
+		left.delay(0)
+		left.say(nil)
+		settle(1500 * time.Millisecond) // it is asked again soon
+		m.wantReady("pkg.A", "10.0.0.1:80", "10.0.0.2:80")
+
+		interval := defaults.Health.Readiness.Interval
+		left.say(errors.New("connection refused"))
+		settle(time.Duration(defaults.Health.Readiness.Missed-1) * interval)
+		m.wantReady("pkg.A", "10.0.0.1:80", "10.0.0.2:80")
+		settle(interval)
+		m.wantReady("pkg.A", "10.0.0.1:80")
+		m.stop(nil)
+	})
+}
+
 func TestHeartbeatKeepsARegistrationAndIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)

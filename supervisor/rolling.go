@@ -24,25 +24,29 @@ var rolloutOutcomes = map[records.RolloutAct]outcomeTypes{
 	records.ActReload:  {eventtype.ReloadResumed, eventtype.ReloadCompleted, eventtype.ReloadStopped},
 }
 
-// planReload adds to the records of the units the rollouts that replace their outdated workers, in place of earlier
-// ones.
+// planReload adds to the records of the units the rollouts that replace their outdated workers and start those that are
+// to be tried anew, in place of earlier ones.
 func planReload(
-	units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated func(*unit.Spec) []string,
+	units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated, retried func(*unit.Spec) []string,
 	by *records.Operator,
 ) {
 	for i, u := range units {
 		recs[i].Rollout = nil
 		wanted := recovery.WithReplicas(&u, recs[i].Wanted()).WithDefaults()
-		if !u.Starts() || len(targets(workers, outdated(wanted))) == 0 {
+		if !u.Starts() {
 			continue
 		}
-		spare := recovery.MayHaveSpare(&u, wanted.Replicas)
+		due := outdated(wanted)
+		spare := len(targets(workers, due)) > 0 && recovery.MayHaveSpare(&u, wanted.Replicas)
 		if spare {
 			wanted.Replicas++ // that of an earlier, larger number of replicas may be outdated too
+			due = outdated(wanted)
 		}
-		recs[i].Rollout = &records.Rollout{
-			Act: records.ActReload, Spare: spare, Workers: targets(workers, outdated(wanted)), Operator: by,
+		list := targets(workers, append(due, retried(wanted)...))
+		if len(list) == 0 {
+			continue
 		}
+		recs[i].Rollout = &records.Rollout{Act: records.ActReload, Spare: spare, Workers: list, Operator: by}
 		recs[i].Changed = time.Now()
 	}
 }
@@ -97,6 +101,19 @@ func (r rollout) hasBegun(w *worker.Worker) bool {
 	t, _, exists := r.target(w)
 	info := w.Info()
 	return exists && info != nil && info.Incarnation > t.Incarnation
+}
+
+// retries reports whether the rollout is a reload that starts the worker, which has failed or completed, although it
+// need not be outdated. The record outlives a master that is killed before it begins the start.
+func (r rollout) retries(w updated) bool {
+	t, act, exists := r.target(w.Worker)
+	info := w.Info()
+	if !exists || act != records.ActReload || info == nil || info.Incarnation > t.Incarnation {
+		return false
+	}
+	over := info.Status == records.StatusFailed ||
+		info.Status == records.StatusCompleted && w.unit.Restart.Mode == unit.RestartAlways
+	return over && len(w.unit.StartErrors()) == 0
 }
 
 // spare returns the spare worker of the unit, nil if it has none.

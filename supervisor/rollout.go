@@ -40,6 +40,8 @@ type rollout struct {
 type updated struct {
 	*worker.Worker
 	unit *unit.Spec
+	// again is set for a worker without a process that is started again: it is awaited.
+	again bool
 }
 
 // complete replaces the outdated workers and waits for the new, the surplus and the unmanaged ones. It stops at the
@@ -66,6 +68,8 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 	inOrder(workers, func(w updated) string { return w.unit.Name }, r.set.dependencies())
 	var due []updated
 	for _, w := range workers {
+		// Update may begin the start.
+		w.again = r.retries(w)
 		bounded, cancel := context.WithTimeout(ctx, w.unit.Start.Timeout) // the start of a worker may hang
 		differs, err := w.Update(bounded, w.unit)
 		cancel()
@@ -73,7 +77,7 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 			return fmt.Errorf("update %s: %w", w.ID(), err)
 		}
 		switch {
-		case r.restarts(w.Worker), r.hasBegun(w.Worker), differs && len(w.unit.StartErrors()) == 0:
+		case r.restarts(w.Worker), r.hasBegun(w.Worker), w.again, differs && len(w.unit.StartErrors()) == 0:
 			due = append(due, w)
 		case !differs:
 			r.noteReplaced(w.Worker)
@@ -99,9 +103,10 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 func (r rollout) replaceUnit(ctx context.Context, workers []updated) (done int, err error) {
 	name := workers[0].unit.Name
 	if spare := r.spare(name); spare != nil {
-		others := slices.DeleteFunc(slices.Clone(workers), func(w updated) bool { return w.Worker == spare })
-		if len(others) < len(workers) { // a surplus worker becomes the spare one
-			err = r.replace(ctx, spare)
+		i := slices.IndexFunc(workers, func(w updated) bool { return w.Worker == spare })
+		if i >= 0 { // a surplus worker becomes the spare one
+			err = r.replace(ctx, workers[i])
+			workers = slices.Delete(slices.Clone(workers), i, i+1)
 			done++
 		} else {
 			err = r.awaitReady(ctx, spare, 0)
@@ -110,19 +115,19 @@ func (r rollout) replaceUnit(ctx context.Context, workers []updated) (done int, 
 			r.told(spare, PhaseFailed, err)
 			return 0, err
 		}
-		workers = others
 	}
 	n, err := atMost(r.set.unit(name).MaxUnavailable, workers, func(w updated) error {
 		if err := awaitEnds(ctx, holding(w.unit.Port, r.surplus)); err != nil {
 			return err
 		}
-		return r.replace(ctx, w.Worker)
+		return r.replace(ctx, w)
 	})
 	return done + n, err
 }
 
 // replace replaces one worker, unless that has been done, and waits until its new instance is ready.
-func (r rollout) replace(ctx context.Context, w *worker.Worker) (err error) {
+func (r rollout) replace(ctx context.Context, of updated) (err error) {
+	w := of.Worker
 	defer func() {
 		if err != nil {
 			r.told(w, PhaseFailed, err)
@@ -130,8 +135,11 @@ func (r rollout) replace(ctx context.Context, w *worker.Worker) (err error) {
 	}()
 	info, before := w.Info(), r.before(w)
 	reason, due := replaceReason, info == nil || info.Outdated // else it has ended, and was started with its new unit
-	if r.restarts(w) {
+	switch {
+	case r.restarts(w):
 		reason, due = restartReason, info == nil || info.Incarnation <= before
+	case r.retries(of):
+		due = true
 	}
 	if due {
 		if err := r.awaitMet(ctx, w); err != nil {
@@ -141,7 +149,7 @@ func (r rollout) replace(ctx context.Context, w *worker.Worker) (err error) {
 			return err
 		}
 	}
-	if due || r.hasBegun(w) {
+	if due || of.again || r.hasBegun(w) {
 		if err := r.awaitReady(ctx, w, before); err != nil {
 			return err
 		}

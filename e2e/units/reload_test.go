@@ -285,3 +285,38 @@ units:
 	m.Stop()
 	s.WantNothingLeft()
 }
+
+// A reload mends the check of a worker that has failed, and the master is killed before it has tried the worker again.
+// The next master does so.
+func TestTryOfAMendedWorkerCutOffByACrashIsMade(t *testing.T) {
+	t.Parallel()
+	const text = `
+units:
+  a:
+    kind: managed
+    command: ["${UNIT}", --port, "{port}"]
+    port: ${FIXED}
+    health: {type: tcp, address: "127.0.0.1:PORT", interval: 1s, timeout: 1s}
+    start: {timeout: 500ms}
+    restart: {budget: {restarts: 0}, retry_failed: never}
+`
+	moments := harness.Moments(1, crashpoint.IntentRecord, crashpoint.Fork)
+	for _, moment := range append(moments, crashpoint.UnitRecord.After()) {
+		s := newSite(t, map[string]string{"hsu.yaml": strings.ReplaceAll(text, "PORT", "1")})
+		s.environ = []string{"UNIT=" + harness.Programs.Unit, fmt.Sprint("FIXED=", harness.FreePort(t))}
+		m := s.start()
+		s.await("a-0", "has failed", func(w harness.Worker) bool { return w.Status == "failed" })
+		m.Kill()
+		m = s.Launch(s.Program, append(s.environ, "HSU_CRASH_POINT="+moment))
+		m.AwaitServing()
+		mended := strings.ReplaceAll(text, "PORT", "{port}")
+		s.write("hsu.yaml", strings.ReplaceAll(mended, "500ms", "30s"))
+		m.Signal(syscall.SIGHUP)
+		m.WantExit(-1)
+		m = s.start()
+		s.await("a-0", moment+": runs", func(w harness.Worker) bool { return up(w) && w.Restarts == 0 })
+		s.WantNoTwin(s.Dump())
+		m.Stop()
+		s.WantNothingLeft()
+	}
+}

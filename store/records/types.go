@@ -184,7 +184,8 @@ type Unit struct {
 // and removed when the last one is ready, or when one does not get ready. A master that is started meanwhile continues
 // it.
 type Rollout struct {
-	// Act is the command that began it. That of an ActReload replaces only workers that are outdated.
+	// Act is the command that began it. An ActReload replaces only workers that are outdated, or that have failed or
+	// completed.
 	Act RolloutAct
 	// Workers are those to be replaced, in this order.
 	Workers []RolloutWorker

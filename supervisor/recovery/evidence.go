@@ -40,8 +40,8 @@ type Evidence struct {
 	// Incomparable reports whether the environment may have changed too: it was recorded with a key that is lost, or
 	// that cannot be read.
 	Incomparable bool `json:"environment_incomparable,omitempty"`
-	// Rollout is the command, "restart" or "reload", that was under way and replaces the adopted worker; empty for
-	// none. Only [Plan] sets it.
+	// Rollout is the command, "restart" or "reload", that was under way and replaces the adopted worker, or starts the
+	// one that has failed or completed; empty for none. Only [Plan] sets it.
 	Rollout string `json:"rollout,omitempty"`
 	// RestartIn is the maximum delay of a start, or the time until a failed worker is tried again, in seconds.
 	RestartIn float64 `json:"restart_in,omitempty"`

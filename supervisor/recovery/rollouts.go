@@ -15,8 +15,9 @@ func Replaces(r *records.Rollout, rec records.Worker) bool {
 	return false
 }
 
-// addRollouts adds to the decision about each worker that is adopted the recorded rollout that then replaces it. A
-// reload replaces only outdated workers.
+// addRollouts adds to the decision about each worker that is adopted the recorded rollout that then replaces it, and to
+// that about each one that has failed or completed the rollout that then starts it. A reload replaces only outdated
+// workers.
 func addRollouts(decisions []Decision, recs []records.Worker, units []records.Unit) {
 	rollouts, workers := map[string]*records.Rollout{}, map[string]records.Worker{}
 	for _, u := range units {
@@ -27,12 +28,24 @@ func addRollouts(decisions []Decision, recs []records.Worker, units []records.Un
 	}
 	for i := range decisions {
 		d := &decisions[i]
-		rec, adopted := workers[d.ID], d.Action == ActionAdopt || d.Action == ActionAdoptUnhealthy
+		rec := workers[d.ID]
 		r := rollouts[rec.Unit]
-		if !adopted || !Replaces(r, rec) || r.Act == records.ActReload && !d.Evidence.Outdated {
+		if !Replaces(r, rec) {
+			continue
+		}
+		var what string
+		switch d.Action {
+		case ActionAdopt, ActionAdoptUnhealthy:
+			if r.Act == records.ActReload && !d.Evidence.Outdated {
+				continue
+			}
+			what = "replaced"
+		case ActionFail, ActionKeepFailed, ActionKeepCompleted:
+			what = "started"
+		default: // it is started anyway, or never
 			continue
 		}
 		d.Evidence.Rollout = string(r.Act)
-		d.Reason += "; then it is replaced: the " + string(r.Act) + " that was under way goes on"
+		d.Reason += "; then it is " + what + ": the " + string(r.Act) + " that was under way goes on"
 	}
 }

@@ -41,6 +41,15 @@ func TestPlanShowsTheRolloutThatGoesOn(t *testing.T) {
 			}
 		}
 	}
+	for _, action := range []Action{ActionFail, ActionKeepFailed, ActionKeepCompleted} {
+		over := []Decision{{ID: "a-0", Action: action, Reason: "why"}, {ID: "a-1", Action: action, Reason: "why"}}
+		reload := &records.Rollout{Act: records.ActReload, Workers: begun}
+		addRollouts(over, recs, []records.Unit{{Name: "a", Rollout: reload}})
+		want := "why; then it is started: the reload that was under way goes on"
+		if over[0].Reason != "why" || over[1].Reason != want || over[1].Evidence.Rollout != "reload" {
+			t.Errorf("%s: %+v, want that the second worker is started", action, over)
+		}
+	}
 	same := []Decision{{ID: "a-1", Action: ActionAdopt, Reason: "why"}}
 	reload := &records.Rollout{Act: records.ActReload, Workers: begun}
 	addRollouts(same, recs, []records.Unit{{Name: "a", Rollout: reload}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -59,6 +60,18 @@ func (s *Set) discover(ctx context.Context, x *target, p Prober) {
 	}
 }
 
+// soon is the interval of the Pings of an endpoint that has just missed its first ones, which may be a short
+// disturbance.
+const soon = time.Second
+
+// pace returns the interval of the Pings of an address; 0 means that of the policy. The caller holds s.mu.
+func (s *Set) pace(x *target) time.Duration {
+	if x.pings == 0 && x.missed < s.health.Missed {
+		return soon
+	}
+	return 0
+}
+
 // answered applies the result of a Ping.
 func (s *Set) answered(x *target, p Prober, err error) {
 	s.mu.Lock()
@@ -73,8 +86,10 @@ func (s *Set) answered(x *target, p Prober, err error) {
 		x.missed++
 		quoted := strconv.Quote(probe.Brief(err)) // it may come from the endpoint
 		x.reason = quoted[1 : len(quoted)-1]
-		x.ready = x.ready && x.missed < s.health.Missed
+		// Of an endpoint that has never answered this master, only a record says that it is there.
+		x.ready = x.ready && x.pings > 0 && x.missed < s.health.Missed
 	}
+	x.check.Pace(s.pace(x))
 	if x.ready == was {
 		return
 	}

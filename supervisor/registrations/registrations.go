@@ -165,8 +165,8 @@ func (s *Set) extend(r *registration) {
 }
 
 // Start pings the registered addresses until [Set.Stop]. The end of ctx cuts short the wait in Stop. Endpoints that
-// an earlier master has recorded count as ready until a Ping shows otherwise: a crash of the master says nothing about
-// them.
+// an earlier master has recorded count as ready until their first Ping: a crash of the master says nothing about them.
+// If they miss that one, they are not ready until they answer. Later ones are counted.
 func (s *Set) Start(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -73,12 +73,10 @@ func (w *owner) update(ctx context.Context, u *unit.Spec) (outdated bool) {
 	w.routes.update(served)
 	switch {
 	case w.state.Slot != lifecycle.Vacant:
-	case w.state.Status == records.StatusFailed && (failedBefore(w.state.Reason) || startsOtherwise(before, u)):
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace}) // the cause of its failure may be mended
+	case TriesAnew(before, u, w.rec):
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace})
 	case w.state.Status == records.StatusFailed:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // the new policy may try it again, or give it up
-	case w.state.Status == records.StatusCompleted && u.Restart.Mode == unit.RestartAlways:
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace}) // its work is not done with a successful exit any more
 	}
 	if u.NoServices != before.NoServices || u.NoOthers != before.NoOthers ||
 		!slices.Equal(u.Services, before.Services) {
@@ -86,6 +84,16 @@ func (w *owner) update(ctx context.Context, u *unit.Spec) (outdated bool) {
 		w.discover(ctx)
 	}
 	return differs == recovery.Differs && w.state.Wanted && w.unit.Schedule.Cron == "" // a run goes on
+}
+
+// TriesAnew reports whether the worker of a record, which has failed or completed, is started at once if before is
+// replaced by u as its unit: the cause of its failure may be mended, or its work is not done with a successful exit any
+// more.
+func TriesAnew(before, u *unit.Spec, rec records.Worker) bool {
+	if rec.Status == records.StatusFailed {
+		return failedBefore(rec.Reason) || startsOtherwise(before, u)
+	}
+	return rec.Status == records.StatusCompleted && u.Restart.Mode == unit.RestartAlways
 }
 
 // startsOtherwise reports whether units differ in a key that can keep a worker from getting ready, and that a running

@@ -159,7 +159,7 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	done := make(chan struct{})
 	var beside sync.WaitGroup
 	reload := func() { beside.Go(func() { rereadUnits(ctx, m, log) }) }
-	upgrade := func() { beside.Go(func() { upgradeBySignal(ctx, m, log) }) }
+	upgrade := func() { beside.Go(func() { upgradeBySignal(ctx, m) }) }
 	taken := takeoverOf(ctx)
 	stop := func(cause error) {
 		taken.settle() // the former program would not know that it was told to stop
@@ -195,12 +195,9 @@ func rereadUnits(ctx context.Context, m *master.Master, log *slog.Logger) {
 	}
 }
 
-// upgradeBySignal executes the upgrade that a signal asks for. The master logs it.
-func upgradeBySignal(ctx context.Context, m *master.Master, log *slog.Logger) {
-	err := m.Upgrade(ctx, "", 0, func(master.UpgradeStep, master.Upgrade) {})
-	if errors.Is(err, master.ErrUpgrading) {
-		log.Warn("upgrade not begun", "error", err)
-	}
+// upgradeBySignal executes the upgrade that a signal asks for. The master logs it, also if it is refused.
+func upgradeBySignal(ctx context.Context, m *master.Master) {
+	_ = m.Upgrade(ctx, "", 0, func(master.UpgradeStep, master.Upgrade) {})
 }
 
 // listenOn returns a function that listens on an address. flag is the name of the flag that sets it, for hints.
