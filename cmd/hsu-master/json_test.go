@@ -55,7 +55,8 @@ func TestReloadSaysWhetherItIsDone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			late := newLateMasters(t)
 			late.serve(t, reloading{starting{stateDir: late.db}, test.end})
-			args := []string{"reload", "--json", "--state-dir", late.folders.state, "--runtime-dir", late.folders.runtime}
+			dir := late.folders.state
+			args := []string{"reload", "--json", "--state-dir", dir, "--runtime-dir", dir}
 			if test.flag != "" {
 				args = append(args, test.flag)
 			}
