@@ -15,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/history"
 	"github.com/core-tools/hsu-master/supervisor/reactions"
 )
@@ -35,8 +36,12 @@ func (a *Admin) Events(req *adminpb.EventsRequest, stream grpc.ServerStreamingSe
 			"the history ends at event %d: it goes on from a backup, or event %d is of another state", s.Last, q.After))
 	}
 	for _, name := range s.Unknown { // of the history; it may be that of a worker or a unit
-		if _, err := a.Supervisor.Select(false, name); err != nil {
+		_, err := a.selectFor(stream.Context(), req.GetFollow(), false, name)
+		if _, unknown := errors.AsType[*supervisor.UnknownError](err); unknown {
 			return status.Error(codes.NotFound, err.Error())
+		}
+		if err != nil {
+			return eventsError(stream.Context(), err)
 		}
 	}
 	if err := a.sendRecorded(stream, q, s); err != nil {

@@ -23,13 +23,22 @@ func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer
 	if a.Tails == nil {
 		return status.Error(codes.Unimplemented, "this master does not read logs")
 	}
+	query, err := logQuery(req)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, sendable(err.Error()))
+	}
+	if query.Positions { // at once, so that the client knows that this master answers
+		if err := stream.Send(&adminpb.LogsResponse{Positions: true}); err != nil {
+			return err
+		}
+	}
 	a.awaitRecovered(stream.Context())
-	workers, err := a.Supervisor.Select(req.GetAll(), req.GetNames()...)
+	workers, err := a.selectFor(stream.Context(), req.GetFollow(), req.GetAll(), req.GetNames()...)
 	if unknown, ok := errors.AsType[*supervisor.UnknownError](err); ok {
 		return status.Error(codes.NotFound, sendable(unknown.Error()))
 	}
 	if err != nil {
-		return status.Error(codes.Internal, sendable(err.Error()))
+		return eventsError(stream.Context(), err)
 	}
 	if !req.GetFollow() {
 		return SendLogs(stream.Context(), a.Tails, workers, req, nil, stream.Send)
@@ -54,6 +63,21 @@ func (a *Admin) awaitRecovered(ctx context.Context) {
 	select {
 	case <-a.Supervisor.Recovered():
 	case <-patience.Done():
+	}
+}
+
+// selectFor selects workers. If a follower, which may go on from an earlier master, names one that is not known yet, it
+// waits until the workers of that master are recovered.
+func (a *Admin) selectFor(ctx context.Context, follow, all bool, names ...string) ([]worker.Info, error) {
+	workers, err := a.Supervisor.Select(all, names...)
+	if _, unknown := errors.AsType[*supervisor.UnknownError](err); !unknown || !follow {
+		return workers, err
+	}
+	select {
+	case <-a.Supervisor.Recovered():
+		return a.Supervisor.Select(all, names...)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -115,11 +139,6 @@ func SendLogs(
 	query, err := logQuery(req)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, sendable(err.Error()))
-	}
-	if query.Positions {
-		if err := send(&adminpb.LogsResponse{Positions: true}); err != nil {
-			return err
-		}
 	}
 	var sources []tail.Source
 	var elsewhere adminpb.LogsResponse // workers without a log

@@ -3,16 +3,20 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 	"github.com/core-tools/hsu-master/supervisor/logs/tail"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -70,32 +74,95 @@ func TestPositionsOfTextsInParts(t *testing.T) {
 	}
 }
 
-// A client that asks for positions is told first that it gets them, and only one that follows can ask.
+// A client that asks for positions is told at once that it gets them, also while the workers of an earlier master are
+// not known yet; and only one that follows can ask.
 func TestRequestsForPositions(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	hub := tail.NewHub(t.TempDir(), &offsets.Tables{})
-	err := SendLogs(ctx, hub, nil, &adminpb.LogsRequest{Names: []string{"a"}, Follow: true, Positions: true},
-		make(chan tail.Source), func(r *adminpb.LogsResponse) error {
-			if !r.GetPositions() || len(r.GetTexts()) > 0 {
-				t.Errorf("%v comes first", r)
-			}
-			cancel()
-			return nil
-		})
-	if status.Code(err) != codes.Canceled && err != nil {
-		t.Error(err)
+	client, serve := notRecovered(t)
+	stream, err := client.Logs(ctx, &adminpb.LogsRequest{Names: []string{"web"}, Follow: true, Positions: true})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if ctx.Err() == nil {
-		t.Error("nothing comes")
+	if r, err := stream.Recv(); err != nil || !r.GetPositions() || len(r.GetTexts()) > 0 {
+		t.Errorf("%v, %v comes first", r, err)
 	}
+	serve()
 	for name, req := range map[string]*adminpb.LogsRequest{
 		"positions": {Names: []string{"a"}, Positions: true},
 		"after":     {Names: []string{"a"}, After: map[string]*adminpb.LogPosition{"a-0": {}}},
 	} {
-		err := SendLogs(t.Context(), hub, nil, req, nil, func(*adminpb.LogsResponse) error { return nil })
+		stream, err := client.Logs(ctx, req)
+		if err == nil {
+			_, err = stream.Recv()
+		}
 		if status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s without follow: %v", name, err)
 		}
+	}
+}
+
+// notRecovered returns a client of a master that does not know the workers of its unit "web" before serve is called.
+func notRecovered(t *testing.T) (client adminpb.AdminClient, serve func()) {
+	t.Helper()
+	db, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := supervisor.New(supervisor.Options{Store: db},
+		unit.Spec{Name: "web", Path: filepath.Join(t.TempDir(), "missing"), Replicas: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		serving.Wait()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	a := &Admin{Store: db, Supervisor: s, Tails: tail.NewHub(t.TempDir(), &offsets.Tables{})}
+	srv := NewAdminServer(a, NewBusiness(s, db))
+	conn := serveOn(t, srv, srv.Stop, "unix", filepath.Join(t.TempDir(), "admin.sock"))
+	return adminpb.NewAdminClient(conn), func() {
+		serving.Go(func() {
+			if err := s.Serve(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		<-s.Recovered()
+	}
+}
+
+// A follower goes on from an earlier master while the workers of that one are being recovered, however long that takes.
+func TestFollowersOfNamesThatAreNotKnownYet(t *testing.T) {
+	db, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	s, err := supervisor.New(supervisor.Options{Store: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (&Admin{Supervisor: s}).selectFor(ctx, true, false, "web"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a follower gets %v, want it to wait", err)
+	}
+	if _, err := (&Admin{Supervisor: s}).selectFor(ctx, false, false, "web"); errors.Is(err, context.Canceled) {
+		t.Errorf("another request gets %v, want an answer", err)
+	}
+
+	client, serve := notRecovered(t)
+	stream, err := client.Events(t.Context(), &adminpb.EventsRequest{Names: []string{"web"}, Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve()
+	if _, err := stream.Recv(); err != nil {
+		t.Errorf("%v, want the events of a unit that is known by now", err)
 	}
 }

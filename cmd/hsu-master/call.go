@@ -67,11 +67,20 @@ func pingCommand() *cli.Command {
 			if err := core.Ping(ctx); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(c.App.Writer, "%s answered in %s\n",
-				conn.Target()[len(passthrough):], time.Since(asked).Round(time.Microsecond))
+			took, address := time.Since(asked).Round(time.Microsecond), conn.Target()[len(passthrough):]
+			if c.Bool(jsonFlag) {
+				return render.JSON(c.App.Writer, pingJSON{address, took.Seconds()})
+			}
+			_, err := fmt.Fprintf(c.App.Writer, "%s answered in %s\n", address, took)
 			return err
 		})
-	}, callFlags()...)
+	}, append([]cli.Flag{jsonOutput()}, callFlags()...)...)
+}
+
+// pingJSON is the output of "ping --json". Scripts depend on it.
+type pingJSON struct {
+	Address    string  `json:"address"`
+	AnsweredIn float64 `json:"answered_in"` // seconds
 }
 
 func processData(c *cli.Context) error {

@@ -170,7 +170,9 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	case errors.Is(err, exit.ErrNoMaster), exit.NextStep(err) != "":
 		return nil, err
 	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
-		return nil, f.silent()
+		return nil, f.silent(answerWithin)
+	case status.Code(err) == codes.Unavailable:
+		return nil, noAnswerError{fmt.Errorf("ask the master: %s", status.Convert(err).Message())}
 	case err != nil:
 		return nil, fmt.Errorf("ask the master: %s", status.Convert(err).Message())
 	}
@@ -182,10 +184,16 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	return resp.GetState(), nil
 }
 
-// silent returns the error for a master that has not answered within answerWithin.
-func (f folders) silent() error {
-	return exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
-		"it hangs or is suspended: see its log, or restart it, its workers keep running")
+// noAnswerError marks the error of a master whose socket accepts connections, and that has not answered: it hangs, has
+// just ended, or its program is being replaced.
+type noAnswerError struct{ error }
+
+func (e noAnswerError) Unwrap() error { return e.error }
+
+// silent returns the error for a master that has not answered within a time.
+func (f folders) silent(within time.Duration) error {
+	return noAnswerError{exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), within),
+		"it hangs or is suspended: see its log, or restart it, its workers keep running")}
 }
 
 func askState(ctx context.Context, f folders) (*adminpb.GetStateResponse, error) {

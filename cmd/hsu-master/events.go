@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +68,10 @@ every act of an operator with the user and the command. Without a running master
 it is read from the state. The newest events are kept, see EVENTS in
 hsu-master(1), which also lists the types.
 
-A script goes on where it stopped with --after and the seq of the last event.`
+A script goes on where it stopped with --after and the seq of the last event.
+
+With --follow, it waits for the next master as long as a process of one is
+there. If there is none for 10 minutes, it ends with exit code 3.`
 	return cmd
 }
 
@@ -133,6 +137,7 @@ type eventReader struct {
 	out     io.Writer
 	notes   io.Writer // for remarks
 	json    bool
+	within  time.Duration // in which a master must answer; 0 means answerWithin
 
 	begun bool   // the master has answered
 	last  uint64 // the number of the last event that a master has looked at
@@ -141,7 +146,7 @@ type eventReader struct {
 // receive prints the events that the running master sends.
 func (r *eventReader) receive(ctx context.Context) error {
 	// A master that hangs is not waited for without end. Once it has answered, there may be no event for days.
-	ctx, answered, end := untilAnswer(ctx, r.folders)
+	ctx, answered, end := untilAnswer(ctx, r.folders, cmp.Or(r.within, answerWithin))
 	defer end()
 	conn, err := dialRegistry(ctx, r.folders)
 	if err != nil {

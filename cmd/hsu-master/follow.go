@@ -14,27 +14,30 @@ import (
 	"github.com/core-tools/hsu-master/cmd/hsu-master/internal/render"
 )
 
-// watchRetry is the interval between attempts to reach a master again.
-const watchRetry = 250 * time.Millisecond
+const (
+	// watchRetry is the interval between attempts to reach a master again.
+	watchRetry = 250 * time.Millisecond
+	// nextWithin bounds how long a follower waits while no process of a master is there.
+	nextWithin = 10 * time.Minute
+	// stuckAfter is how long a process of a master may be there without an answer before a follower says so. A new
+	// program has a minute to serve, then the former one is executed again.
+	stuckAfter = 90 * time.Second
+)
 
 // followMasters goes on after a master has ended with err: it calls receive, which prints what the next master sends,
-// for one master after another. begun reports whether the master has answered. followMasters returns nil when ctx is
-// done, and the first error that another attempt would not help against.
+// for one master after another. begun reports whether the master has answered. followMasters waits for an answer as
+// long as a process of a master is there, and for such a process for nextWithin. It returns nil when ctx is done, and
+// the first error that another attempt would not help against.
 func followMasters(
 	ctx context.Context, notes io.Writer, err error, receive func(context.Context) (begun bool, err error),
 ) error {
-	for told := false; ; {
+	var a absence
+	for {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was interrupted
 		}
-		away := errors.Is(err, exit.ErrNoMaster) || errors.Is(err, exit.ErrHeld) ||
-			status.Code(err) == codes.Unavailable
-		if err != nil && !away {
+		if err = a.goesOn(notes, err); err != nil {
 			return err
-		}
-		if !told {
-			told = true
-			fmt.Fprintf(notes, "hsu-master: %s\n", render.MasterAway)
 		}
 		select {
 		case <-time.After(watchRetry):
@@ -42,17 +45,54 @@ func followMasters(
 			return nil
 		}
 		var begun bool
-		begun, err = receive(ctx)
-		told = told && !begun
+		if begun, err = receive(ctx); begun {
+			a = absence{}
+		}
 	}
 }
 
-// untilAnswer returns a context that ends, with an error for the user as its cause, if answered is not called within
-// answerWithin. The caller must call end.
-func untilAnswer(ctx context.Context, f folders) (_ context.Context, answered, end func()) {
+// absence is the time from the end of a master to the answer of the next one.
+type absence struct {
+	told  bool      // that the follower waits
+	stuck bool      // it was told that a process is there and does not answer
+	since time.Time // when the process of a master came or, without one, was there last
+	there bool      // whether there is one
+}
+
+// goesOn notes that an attempt to reach a master has ended with err. It returns an error if there is no use in another
+// one.
+func (a *absence) goesOn(notes io.Writer, err error) error {
+	none := errors.Is(err, exit.ErrNoMaster)
+	_, silent := errors.AsType[noAnswerError](err)
+	silent = silent || errors.Is(err, exit.ErrHeld)
+	if err != nil && !none && !silent && status.Code(err) != codes.Unavailable {
+		return err
+	}
+	if !a.told || a.there == none {
+		a.since, a.there = time.Now(), !none
+	}
+	if !a.told {
+		a.told = true
+		fmt.Fprintf(notes, "hsu-master: %s\n", render.MasterAway)
+	}
+	switch lasts := time.Since(a.since); {
+	case none && lasts >= nextWithin:
+		return exit.Hint(fmt.Errorf("%w, and none has come within %d minutes", exit.ErrNoMaster,
+			int(nextWithin.Minutes())),
+			`start one with "hsu-master run"; without --follow, this command prints what is recorded`)
+	case silent && lasts >= stuckAfter && !a.stuck:
+		a.stuck = true
+		fmt.Fprintf(notes, "hsu-master: still waiting: %v\n", err)
+	}
+	return nil
+}
+
+// untilAnswer returns a context that ends, with an error for the user as its cause, if answered is not called within a
+// time. The caller must call end.
+func untilAnswer(ctx context.Context, f folders, within time.Duration) (_ context.Context, answered, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	hangs := time.AfterFunc(answerWithin, func() {
-		cancel(f.silent())
+	hangs := time.AfterFunc(within, func() {
+		cancel(f.silent(within))
 	})
 	return ctx, func() { hangs.Stop() }, func() {
 		hangs.Stop()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,6 +26,7 @@ type logReader struct {
 	folders folders
 	req     *adminpb.LogsRequest
 	out     *logPrinter
+	within  time.Duration // in which a next master must answer; 0 means answerWithin
 
 	begun     time.Time          // when the first master was asked
 	positions bool               // the first master sends positions
@@ -55,13 +57,29 @@ func (r *logReader) resume(ctx context.Context) (begun bool, err error) {
 	if since := r.req.GetSince(); since == nil || since.AsTime().Before(r.begun) {
 		r.req.Since = timestamppb.New(r.begun)
 	}
-	ctx, answered, end := untilAnswer(ctx, r.folders)
+	within, dialed := cmp.Or(r.within, answerWithin), false
+	limited, answered, end := untilAnswer(ctx, r.folders, within)
 	defer end()
-	begun, err = r.receive(ctx, dialRegistry, answered)
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
+	begun, err = r.receive(limited, func(ctx context.Context, f folders) (*grpc.ClientConn, error) {
+		conn, err := dialRegistry(ctx, f)
+		dialed = err == nil
+		return conn, err
+	}, answered)
+	if limited.Err() == nil {
+		return begun, err
 	}
-	return begun, err
+	if dialed && !begun && ctx.Err() == nil && r.answers(ctx, within) {
+		return false, errEnded // an older master, which says nothing before there are lines
+	}
+	return begun, context.Cause(limited)
+}
+
+// answers reports whether the running master answers other requests.
+func (r *logReader) answers(ctx context.Context, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	_, err := liveState(ctx, r.folders)
+	return err == nil
 }
 
 // receive prints the lines that the running master sends. It returns nil if the stream has ended in order.

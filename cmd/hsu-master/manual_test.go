@@ -195,6 +195,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 		"worker logs, an object a line": logLineJSON{},
 		"down and detach":               shutdownJSON{}, "worker scale": scaleJSON{}, "upgrade": upgradeJSON{},
+		"ping": pingJSON{}, "version": versionJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {

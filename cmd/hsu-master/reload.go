@@ -40,6 +40,9 @@ started after a crash completes it. SIGHUP does the same.
 With --no-wait, it is not known whether the workers get ready: "worker list"
 shows how far it is, and an event tells if the reload stops.
 
+With --json, one object is printed at the end of the wait. Its field done is
+false if the reload goes on, or has failed, and with --dry-run.
+
 A master without a file looks for changed executables, and marks the workers
 that run the former ones as outdated.
 
@@ -53,6 +56,7 @@ changed, 3 no master is running.`
 type reloadJSON struct {
 	Changes []unitChangeJSON `json:"changes"`
 	Later   []string         `json:"later"` // settings that take effect at the next start
+	Done    bool             `json:"done"`  // it was waited for to its end
 }
 
 type unitChangeJSON struct {
@@ -91,19 +95,21 @@ func reload(c *cli.Context) error {
 	if err != nil {
 		return reloadError(ctx, err, "")
 	}
-	if c.Bool(jsonFlag) {
-		err = render.JSON(c.App.Writer, reloadToJSON(plan))
-	} else {
+	if !c.Bool(jsonFlag) {
 		printReload(c.App.Writer, plan)
-	}
-	if err != nil {
-		return err
 	}
 	waiting = render.StartProgress(c.App.ErrWriter, "waiting for the workers")
 	watch := watchReload(ctx, client, plan, waiting)
 	more, err := stream.Recv()
 	last := watch.end()
 	waiting.End()
+	if c.Bool(jsonFlag) {
+		shown := reloadToJSON(plan)
+		shown.Done = errors.Is(err, io.EOF) && !c.Bool("dry-run")
+		if err := render.JSON(c.App.Writer, shown); err != nil {
+			return err
+		}
+	}
 	switch {
 	case more.GetBegun():
 		if !c.Bool(jsonFlag) && len(plan.GetChanges()) > 0 {

@@ -203,7 +203,7 @@ func TestReloadWithoutWaiting(t *testing.T) {
 
 	// A failure is found in the history.
 	f.set("a", `command: [sh, -c, "exit 3"], start: {settle: 20s}`)
-	f.reload(0, `"action": "replace"`, "--no-wait", "--json")
+	f.reload(0, `"done": false`, "--no-wait", "--json")
 	harness.WaitFor(t, "the failure is recorded", func() error {
 		recorded := f.CLI("events", "--type", "reload-failed").Stdout
 		if !strings.Contains(recorded, "a-0 is not ready: exited with code 3") {
