@@ -50,8 +50,8 @@ type Gateway struct {
 // server.
 const localBuffer = 256 << 10
 
-// handlersInHand is the number of goroutines of the master's own server that wait for calls. Each keeps its stack, which
-// a new goroutine for each call would have to enlarge step by step: a tenth of the processor time of a call.
+// handlersInHand is the number of goroutines of the master's own server that wait for calls. Each keeps its stack,
+// which a new goroutine for each call would have to enlarge step by step: a tenth of the processor time of a call.
 const handlersInHand = 64
 
 // NewGateway returns a gateway that accepts connections when Serve is called. The caller must close it.

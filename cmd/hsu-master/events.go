@@ -68,10 +68,7 @@ every act of an operator with the user and the command. Without a running master
 it is read from the state. The newest events are kept, see EVENTS in
 hsu-master(1), which also lists the types.
 
-A script goes on where it stopped with --after and the seq of the last event.
-
-With --follow, it waits for the next master as long as a process of one is
-there. If there is none for 10 minutes, it ends with exit code 3.`
+A script goes on where it stopped with --after and the seq of the last event.`
 	return cmd
 }
 

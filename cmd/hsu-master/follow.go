@@ -17,17 +17,14 @@ import (
 const (
 	// watchRetry is the interval between attempts to reach a master again.
 	watchRetry = 250 * time.Millisecond
-	// nextWithin bounds how long a follower waits while no process of a master is there.
-	nextWithin = 10 * time.Minute
 	// stuckAfter is how long a process of a master may be there without an answer before a follower says so. A new
 	// program has a minute to serve, then the former one is executed again.
 	stuckAfter = 90 * time.Second
 )
 
 // followMasters goes on after a master has ended with err: it calls receive, which prints what the next master sends,
-// for one master after another. begun reports whether the master has answered. followMasters waits for an answer as
-// long as a process of a master is there, and for such a process for nextWithin. It returns nil when ctx is done, and
-// the first error that another attempt would not help against.
+// for one master after another. begun reports whether the master has answered. It returns nil when ctx is done, and the
+// first error that another attempt would not help against.
 func followMasters(
 	ctx context.Context, notes io.Writer, err error, receive func(context.Context) (begun bool, err error),
 ) error {
@@ -55,8 +52,7 @@ func followMasters(
 type absence struct {
 	told  bool      // that the follower waits
 	stuck bool      // it was told that a process is there and does not answer
-	since time.Time // when the process of a master came or, without one, was there last
-	there bool      // whether there is one
+	since time.Time // of the first of the attempts in a row that such a process has not answered
 }
 
 // goesOn notes that an attempt to reach a master has ended with err. It returns an error if there is no use in another
@@ -68,19 +64,16 @@ func (a *absence) goesOn(notes io.Writer, err error) error {
 	if err != nil && !none && !silent && status.Code(err) != codes.Unavailable {
 		return err
 	}
-	if !a.told || a.there == none {
-		a.since, a.there = time.Now(), !none
-	}
 	if !a.told {
 		a.told = true
 		fmt.Fprintf(notes, "hsu-master: %s\n", render.MasterAway)
 	}
-	switch lasts := time.Since(a.since); {
-	case none && lasts >= nextWithin:
-		return exit.Hint(fmt.Errorf("%w, and none has come within %d minutes", exit.ErrNoMaster,
-			int(nextWithin.Minutes())),
-			`start one with "hsu-master run"; without --follow, this command prints what is recorded`)
-	case silent && lasts >= stuckAfter && !a.stuck:
+	switch {
+	case !silent:
+		a.since = time.Time{}
+	case a.since.IsZero():
+		a.since = time.Now()
+	case !a.stuck && time.Since(a.since) >= stuckAfter:
 		a.stuck = true
 		fmt.Fprintf(notes, "hsu-master: still waiting: %v\n", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -58,7 +57,7 @@ func (a attempts) followed(t *testing.T) (took time.Duration, notes string, err 
 
 var errLast = errors.New("the last master of the test")
 
-// A follower waits as long as a process of a master is there, and some time for one to come, and says so once.
+// A follower waits for a master to come and to answer, and says so once, and once more if one does not answer.
 func TestFollowersWaitForTheNextMaster(t *testing.T) {
 	const said = "hsu-master: " + render.MasterAway + "\n"
 	silent := attempt{answerWithin, folders{state: "/s", runtime: "/r", runtimeGiven: true}.silent(answerWithin)}
@@ -76,12 +75,12 @@ func TestFollowersWaitForTheNextMaster(t *testing.T) {
 		"one that hangs":           {attempts{{time.Hour, silent}}, said + hangs},
 		"one that starts":          {attempts{{time.Minute, held}}, said},
 		"one that starts for long": {attempts{{time.Hour, held}}, said + starts},
-		"one that comes late":      {attempts{{nextWithin - time.Second, none}}, said},
+		"one that comes late":      {attempts{{time.Hour, none}}, said},
 		"one that comes late and ends": {
 			attempts{{5 * time.Minute, none}, {time.Minute, held}, {time.Minute, ended}}, said,
 		},
 		"two with a gap between": {
-			attempts{{nextWithin - time.Second, none}, {time.Minute, silent}, {nextWithin - time.Second, none}}, said,
+			attempts{{time.Hour, none}, {time.Minute, silent}, {time.Hour, none}}, said,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,11 +96,6 @@ func TestFollowersWaitForTheNextMaster(t *testing.T) {
 				t.Errorf("told %q, want %q", notes, test.notes)
 			}
 		})
-	}
-	took, _, err := attempts{{time.Minute, held}, {time.Hour, none}}.followed(t)
-	if exit.Code(err) != exit.NoMaster || !strings.Contains(err.Error(), "none has come within 10 minutes") ||
-		exit.NextStep(err) == "" || took < nextWithin+time.Minute || took > nextWithin+time.Minute+answerWithin {
-		t.Errorf("without a master it ended with %v after %v", err, took)
 	}
 }
 

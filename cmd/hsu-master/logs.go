@@ -66,7 +66,7 @@ be older, and may print some that are: see hsu-master(1).
 Without a running master, the files are read; --follow needs one.
 
 Exit codes: 0 done, 1 no output can be read, 2 wrong usage, 3 no master is
-running, or with --follow none has come for 10 minutes.`
+running.`
 	return cmd
 }
 
