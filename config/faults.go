@@ -48,8 +48,9 @@ func (e *FaultError) Error() string {
 // UnitFault is something wrong with a unit that is not in the file itself, such as a program that this host does not
 // have.
 type UnitFault struct {
-	Unit, Key string
-	Err       error
+	Unit string
+	Key  string // such as command or start.before; that of a check stands for health if the file has no such check
+	Err  error
 }
 
 // Locate returns the faults of units with the places of the keys that they are about. The file must be from
@@ -69,8 +70,12 @@ func (f *File) Locate(found []UnitFault) []Fault {
 		if !known {
 			continue
 		}
-		r.path = []string{"units", fault.Unit, fault.Key}
-		at := f.units[i].deepest(fault.Key)
+		keys := strings.Split(fault.Key, ".")
+		if (keys[0] == "readiness" || keys[0] == "liveness") && f.units[i].get(keys[0]).blank() {
+			keys[0] = "health"
+		}
+		r.path = append([]string{"units", fault.Unit}, keys...)
+		at := f.units[i].deepest(keys...)
 		if items := itemsOf(at); len(items) > 0 {
 			at = items[0] // of a command, the program
 		}

@@ -140,6 +140,40 @@ func TestApplyStopsAtTheFirstWorkerThatDoesNotGetReady(t *testing.T) {
 	})
 }
 
+// A missing program of start.before keeps the living workers, because no start could succeed. One that is needed at the
+// end of a worker does not.
+func TestApplyWithMissingProgramsOfHooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := startMaster(t, newFakeOS(t), t.TempDir(), 2)
+		missing := []string{filepath.Join(t.TempDir(), "missing")}
+		u := unitOf(t, "worker", 2, "--new")
+		u.Start.Before = missing
+		changes, err := m.Changes(t.Context(), u)
+		if err != nil || len(changes) == 0 || changes[len(changes)-1].Action != ActionBlocked ||
+			!strings.HasPrefix(changes[len(changes)-1].Reasons[0], "start.before: ") {
+			t.Errorf("Changes = %+v, %v, want that the start is blocked", changes, err)
+		}
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		for _, w := range m.Workers() {
+			if !w.Ready || w.Incarnation != 1 {
+				t.Errorf("%s = %+v, want it untouched", w.ID, w)
+			}
+		}
+		u.Start.Before, u.Stop.Command, u.Stop.After = nil, missing, missing
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Errorf("Apply with commands of the stop = %v", err)
+		}
+		for _, w := range m.Workers() {
+			if !w.Ready || w.Incarnation != 2 {
+				t.Errorf("%s = %+v, want it replaced", w.ID, w)
+			}
+		}
+		m.stop(nil)
+	})
+}
+
 // A worker that has failed is started at once when its unit has changed.
 func TestApplyStartsAFailedWorkerWithItsNewUnit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

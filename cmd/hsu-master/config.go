@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"os"
 	"strings"
 
@@ -82,11 +81,17 @@ func checkConfig(c *cli.Context, path string) error {
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", render.Printable(path),
 		render.Count(len(file.Units), "unit"), render.Count(workers, "worker"))
 	var faults []configfile.UnitFault
-	for name, reason := range startErrors(units) {
-		faults = append(faults, configfile.UnitFault{Unit: name, Key: reason.Key, Err: reason.Err})
+	for u := range unit.All(units) {
+		missing := u.CommandErrors()
+		if u.Starts() {
+			missing = append(u.StartErrors(), missing...)
+		}
+		for _, reason := range missing {
+			faults = append(faults, configfile.UnitFault{Unit: u.Name, Key: reason.Key, Err: reason.Err})
+		}
 	}
 	if found := file.Locate(faults); len(found) > 0 {
-		fmt.Fprintln(c.App.Writer, "but on this host, these cannot be started:")
+		fmt.Fprintln(c.App.Writer, "but on this host, these cannot be used:")
 		for _, fault := range found {
 			fmt.Fprintln(c.App.Writer, fault)
 		}
@@ -94,27 +99,16 @@ func checkConfig(c *cli.Context, path string) error {
 	return nil
 }
 
-// startErrors returns the names of units whose workers cannot be started on this host, with the reasons.
-func startErrors(units []unit.Spec) iter.Seq2[string, unit.StartError] {
-	return func(yield func(string, unit.StartError) bool) {
-		for u := range unit.All(units) {
-			if !u.Starts() {
-				continue
-			}
-			for _, reason := range u.StartErrors() {
-				if !yield(u.Name, reason) {
-					return
-				}
-			}
-		}
-	}
-}
-
 // notStartable returns an error with the reasons why workers of units cannot be started on this host.
 func notStartable(units []unit.Spec) error {
 	var errs []error
-	for name, reason := range startErrors(units) {
-		errs = append(errs, fmt.Errorf("unit %s: %w", name, reason))
+	for u := range unit.All(units) {
+		if !u.Starts() {
+			continue
+		}
+		for _, reason := range u.StartErrors() {
+			errs = append(errs, fmt.Errorf("unit %s: %w", u.Name, reason))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -77,6 +77,9 @@ type Program struct {
 	Env  []string
 }
 
+// nameProgram is the next step of an operator if the program of a command is missing.
+const nameProgram = "name an executable"
+
 // LaunchHook returns the program of a hook, its arguments and its environment variables, with the placeholders of
 // [Spec.Launch] replaced. A program without a slash is looked up in PATH.
 func (u *Spec) LaunchHook(h Hook, worker string, port int) (p Program, err error) {
@@ -84,7 +87,7 @@ func (u *Spec) LaunchHook(h Hook, worker string, port int) (p Program, err error
 	if err != nil {
 		return p, err
 	}
-	if p.Path, _, err = u.program(words[0], "name an executable"); err != nil {
+	if p.Path, _, err = lookUpProgram(words[0], nameProgram, u.Attributes); err != nil {
 		return p, err
 	}
 	if p.Path, err = filepath.Abs(p.Path); err != nil { // the command may run in another folder

@@ -81,69 +81,8 @@ const namePath = "name the worker's executable"
 // Executable returns the path of the unit's executable, and the file that its process will run: see
 // [executable.Check].
 func (u *Spec) Executable() (path string, runs identity.FileID, err error) {
-	if path, runs, err = u.program(u.Path, namePath); err != nil {
-		return "", identity.FileID{}, StartError{keyCommand, err}
-	}
-	return path, runs, nil
-}
-
-// StartError is the error of a unit whose workers cannot be started on this host.
-type StartError struct {
-	Key string // of the unit in a configuration file: command or working_dir
-	Err error
-}
-
-func (o StartError) Error() string {
-	if o.Key == keyDir {
-		return "working folder: " + o.Err.Error()
-	}
-	return "worker path: " + o.Err.Error()
-}
-
-func (o StartError) Unwrap() error { return o.Err }
-
-// The values of [StartError.Key].
-const (
-	keyCommand = "command"
-	keyDir     = "working_dir"
-)
-
-// StartErrors returns the reasons why workers of the unit cannot be started on this host. They may go away: each start
-// checks the executable and the folder again.
-func (u *Spec) StartErrors() []StartError {
-	var found []StartError
-	if _, _, err := u.program(u.Path, namePath); err != nil {
-		found = append(found, StartError{keyCommand, err})
-	}
-	if u.Dir != "" {
-		if err := workingDirs.check(u.Dir); err != nil {
-			found = append(found, StartError{keyDir, err})
-		}
-	}
-	return found
-}
-
-// program returns the path of a program, and the file that its process will run. next is the next step of an operator
-// if there is no such file.
-func (u *Spec) program(name, next string) (path string, runs identity.FileID, err error) {
-	if path, err = LookUp(name); err != nil {
-		return "", identity.FileID{}, err
-	}
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return "", identity.FileID{}, fmt.Errorf("%w: %s", err, next)
-	case info.IsDir():
-		return "", identity.FileID{}, fmt.Errorf("%s is a directory: name the executable in it", path)
-	case !isExecutable(info):
-		return "", identity.FileID{}, fmt.Errorf("%s is not executable: chmod +x it", path)
-	}
-	rights, err := u.Attributes.Resolve()
-	if err != nil {
-		return "", identity.FileID{}, err
-	}
-	if runs, err = executable.Check(path, rights.Account.UID); err != nil {
-		return "", identity.FileID{}, err
+	if path, runs, err = lookUpProgram(u.Path, namePath, u.Attributes); err != nil {
+		return "", identity.FileID{}, HostError{keyCommand, err}
 	}
 	return path, runs, nil
 }
@@ -158,6 +97,31 @@ func LookUp(name string) (string, error) {
 		return "", fmt.Errorf("%s is not in PATH: install it, or name it by its path", name)
 	}
 	return path, nil
+}
+
+// lookUpProgram returns the path of a program, and the file that its process, which has the attributes, will run. next
+// is the next step of an operator if there is no such file.
+func lookUpProgram(name, next string, as process.Attributes) (path string, runs identity.FileID, err error) {
+	if path, err = LookUp(name); err != nil {
+		return "", identity.FileID{}, err
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return "", identity.FileID{}, fmt.Errorf("%w: %s", err, next)
+	case info.IsDir():
+		return "", identity.FileID{}, fmt.Errorf("%s is a directory: name the executable in it", path)
+	case !isExecutable(info):
+		return "", identity.FileID{}, fmt.Errorf("%s is not executable: chmod +x it", path)
+	}
+	rights, err := as.Resolve()
+	if err != nil {
+		return "", identity.FileID{}, err
+	}
+	if runs, err = executable.Check(path, rights.Account.UID); err != nil {
+		return "", identity.FileID{}, err
+	}
+	return path, runs, nil
 }
 
 // Found returns the unit with the path of its executable in place of a name that is looked up in PATH. If there is no

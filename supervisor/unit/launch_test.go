@@ -3,8 +3,6 @@ package unit
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -128,42 +126,5 @@ func TestHashOfAnEarlierVersion(t *testing.T) {
 	}
 	if same, err := u.WithDefaults().Hash(); same != before || err != nil {
 		t.Errorf("the defaults change the hash: %v", err)
-	}
-}
-
-func TestStartErrors(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	missing := dir + "/no"
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, test := range map[string]struct {
-		unit Spec
-		want []string
-	}{
-		"none":        {Spec{Path: self, Dir: dir}, nil},
-		"no folder":   {Spec{Path: self}, nil},
-		"missing":     {Spec{Path: self, Dir: missing}, []string{"working_dir: there is no folder " + missing + " "}},
-		"file":        {Spec{Path: self, Dir: file}, []string{"working_dir: " + file + " is no folder"}},
-		"below file":  {Spec{Path: self, Dir: file + "/no"}, []string{"working_dir: " + file + "/no is no folder"}},
-		"placeholder": {Spec{Path: self, Dir: dir + "/{unit}"}, []string{"working_dir: there is no folder "}},
-		"both":        {Spec{Path: missing, Dir: missing}, []string{"command: stat ", "working_dir: there is "}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := test.unit.StartErrors()
-			for i, o := range got {
-				if i < len(test.want) && !strings.HasPrefix(o.Key+": "+o.Err.Error(), test.want[i]) {
-					t.Errorf("%s: %s, want %q", o.Key, o.Err, test.want[i])
-				}
-			}
-			if len(got) != len(test.want) {
-				t.Errorf("%v, want %q", got, test.want)
-			}
-		})
 	}
 }

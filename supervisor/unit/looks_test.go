@@ -12,27 +12,30 @@ func TestFolderThatDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		missing := errors.New("missing")
 		answers := make(chan struct{})
-		d := &dirLooks{running: map[string]*dirLook{}, stat: func(dir string) error {
-			if dir == "hangs" {
-				<-answers
-			}
-			return missing
-		}}
+		l := &looks{running: map[lookAt]*look{}}
+		check := func(dir string) error {
+			return l.check(lookAt{dir: dir}, func() error {
+				if dir == "hangs" {
+					<-answers
+				}
+				return missing
+			})
+		}
 		began := time.Now()
 		for range 3 {
-			if err := d.check("hangs"); err != nil {
+			if err := check("hangs"); err != nil {
 				t.Errorf("%v of a folder of which nothing is known", err)
 			}
 		}
-		if took := time.Since(began); took != dirPatience {
-			t.Errorf("three units waited %s, want %s", took, dirPatience)
+		if took := time.Since(began); took != lookPatience {
+			t.Errorf("three units waited %s, want %s", took, lookPatience)
 		}
-		if err := d.check("another"); !errors.Is(err, missing) {
+		if err := check("another"); !errors.Is(err, missing) {
 			t.Errorf("another folder: %v", err)
 		}
 		close(answers)
 		synctest.Wait()
-		if err := d.check("hangs"); !errors.Is(err, missing) {
+		if err := check("hangs"); !errors.Is(err, missing) {
 			t.Errorf("%v after it has answered", err)
 		}
 	})

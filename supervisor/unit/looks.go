@@ -13,46 +13,53 @@ import (
 	"github.com/core-tools/hsu-master/internal/placeholder"
 )
 
-// dirPatience is how long a look at a folder is waited for: its file system may be that of a server that is gone.
-const dirPatience = time.Second
+// lookPatience is how long a look at a folder or a program is waited for: its file system may be that of a server that
+// is gone.
+const lookPatience = time.Second
 
-// dirLooks looks at folders. A look that does not end is waited for once, and not by each unit that has the folder.
-type dirLooks struct {
-	stat func(dir string) error
-
+// looks looks at folders and programs. A look that does not end is waited for once, and not by each unit that has the
+// folder or the program.
+type looks struct {
 	mu      sync.Mutex
-	running map[string]*dirLook
+	running map[lookAt]*look
 }
 
-type dirLook struct {
+// lookAt identifies a look.
+type lookAt struct {
+	dir         string
+	name, next  string // of a program: see [lookUpProgram]
+	user, group string
+}
+
+type look struct {
 	began time.Time
 	done  chan struct{}
 	err   error // valid when done is closed
 }
 
-// workingDirs looks at the folders of all units.
-var workingDirs = &dirLooks{stat: statDir, running: map[string]*dirLook{}}
+// hostLooks looks at the folders and programs of all units.
+var hostLooks = &looks{running: map[lookAt]*look{}}
 
-// check returns the error of the folder, or nil if that is not known in time.
-func (d *dirLooks) check(dir string) error {
-	d.mu.Lock()
-	look := d.running[dir]
-	if look == nil {
-		look = &dirLook{began: time.Now(), done: make(chan struct{})}
-		d.running[dir] = look
+// check returns the error of a look, or nil if that is not known in time.
+func (l *looks) check(at lookAt, stat func() error) error {
+	l.mu.Lock()
+	under := l.running[at]
+	if under == nil {
+		under = &look{began: time.Now(), done: make(chan struct{})}
+		l.running[at] = under
 		go func() {
-			look.err = d.stat(dir)
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			delete(d.running, dir)
-			close(look.done)
+			under.err = stat()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.running, at)
+			close(under.done)
 		}()
 	}
-	d.mu.Unlock()
+	l.mu.Unlock()
 	select {
-	case <-look.done:
-		return look.err
-	case <-time.After(time.Until(look.began.Add(dirPatience))):
+	case <-under.done:
+		return under.err
+	case <-time.After(time.Until(under.began.Add(lookPatience))):
 		return nil
 	}
 }
