@@ -71,10 +71,13 @@ func (r *reader) quote(n *node) string {
 
 // example returns a value that was given in place of a list, to show it as an element.
 func (r *reader) example(n *node) string {
-	if n.kind == textNode && len(n.text) <= maxShown {
+	if n.kind != textNode || len(n.text) > maxShown {
+		return "a, b"
+	}
+	if strings.Contains(n.text, ",") {
 		return n.text
 	}
-	return "a, b"
+	return strings.Join(strings.Fields(n.text), ", ") // of items below each other without dashes
 }
 
 // text returns the text of a node with its variables replaced. It reports a node that has none.
@@ -121,9 +124,12 @@ func (r *reader) object(n *node, keys []key) {
 	if !ok {
 		return
 	}
-	for _, e := range entries {
+	for i, e := range entries {
 		k := find(keys, e.name)
 		switch {
+		case i+1 < len(entries) && decimalComma(e, entries[i+1]):
+		case i > 0 && decimalComma(entries[i-1], e):
+			r.afterComma(entries[i-1], e)
 		case k == nil && !ignored(e.name):
 			r.unknownKey(n, e, keys)
 		case k == nil || e.value.kind == faultyNode:
@@ -133,6 +139,25 @@ func (r *reader) object(n *node, keys []key) {
 			r.within(e.name, func() { k.value.read(r, e.value) })
 		}
 	}
+}
+
+// decimalComma reports whether a number in braces was written with a comma, such as {timeout: 1,5s}: it ends there, and
+// a key without a value follows.
+func decimalComma(e, next entry) bool {
+	return e.value.kind == textNode && e.value.text != "" && strings.Trim(e.value.text, "0123456789") == "" &&
+		next.value.kind == nullNode && next.at.src == e.at.src && next.at.line == e.at.line &&
+		next.name != "" && next.name[0] >= '0' && next.name[0] <= '9'
+}
+
+// afterComma reports the rest of a number that was written with a comma.
+func (r *reader) afterComma(begin, rest entry) {
+	instead := "the number without it"
+	if given := begin.value.text + "," + rest.name; decimalPoint(given) != given {
+		instead = decimalPoint(given)
+	}
+	r.within(begin.name, func() {
+		r.faultAt(rest.at, "the comma before this ends the value: write %.100s", instead)
+	})
 }
 
 // mapFor returns what to write in place of a text or list: the key that takes the word, or else the keys.
@@ -153,11 +178,27 @@ func (r *reader) mapFor(n *node, keys []key) string {
 				return ", such as {" + k.name + ": " + w + "}"
 			}
 		}
+		if n.kind == textNode && k.takesShort(word) {
+			return ", such as {" + k.name + ": " + strings.TrimPrefix(word, "SIG") + "}"
+		}
 		if k.name == "url" && n.kind == textNode && strings.HasPrefix(word, "http") && strings.Contains(word, "://") {
 			return ", such as {type: http, url: " + r.quote(n) + "}"
 		}
 	}
 	return ": " + strings.Join(names(keys, r.unit), ", ")
+}
+
+// takesShort reports whether a word that was given in place of a map is probably for the key.
+func (k key) takesShort(word string) bool {
+	switch k.name {
+	case "signal":
+		return slices.Contains(signals, strings.TrimPrefix(word, "SIG"))
+	case "timeout", "max_size":
+		_, isDuration := parseDuration(word)
+		_, isSize := parseSize(word)
+		return k.name == "timeout" && isDuration == nil || k.name == "max_size" && isSize == nil
+	}
+	return false
 }
 
 func (r *reader) unknownKey(in *node, e entry, keys []key) {

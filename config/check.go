@@ -12,7 +12,8 @@ import (
 
 // check reports the faults of the file as a whole.
 func (l *loader) check(file *File) {
-	if units := file.main.get("units"); units == nil && len(l.included) == 0 && len(file.Include) == 0 &&
+	isMap := file.main.kind == mapNode || file.main.kind == nullNode
+	if units := file.main.get("units"); isMap && units == nil && len(l.included) == 0 && len(file.Include) == 0 &&
 		!l.faults.full() && !slices.ContainsFunc(file.main.entries, meansUnits) {
 		l.faults.add(place{src: file.main.at.src}, `the file has no units: write "units: {}" if none are wanted`)
 	}
@@ -81,7 +82,7 @@ func localPort(address string) int {
 func checkUnit(r *reader, u *Unit, n *node, e entry) {
 	switch r.unit {
 	case integrated, managed:
-		if n.get("command") == nil && (n.kind == mapNode || n.blank()) && !r.faults.full() &&
+		if n.get("command") == nil && !e.value.partial && (n.kind == mapNode || n.blank()) && !r.faults.full() &&
 			!mistyped(n, "command", u.keys(), r.unit) {
 			r.faultAt(e.at, "command is missing: a list such as [./bin/search, --log-level, info]")
 		}
@@ -174,6 +175,7 @@ func checkDiscover(r *reader, u *Unit, n *node, e entry) {
 		}
 	}
 	switch {
+	case discover == nil && e.value.partial:
 	case discover == nil:
 		r.faultAt(e.at, "discover is missing: how the process is found, such as {pid_file: /run/db.pid}")
 	case given != 1 && (discover.kind == mapNode || discover.kind == nullNode):

@@ -180,7 +180,7 @@ func (p place) marked(line string) (source, caret string) {
 		return "", ""
 	}
 	width := max(1, len(shown)-before)
-	return printable(string(shown)), strings.Repeat(" ", before) + strings.Repeat("^", width)
+	return printable(strings.TrimRight(string(shown), " ")), strings.Repeat(" ", before) + strings.Repeat("^", width)
 }
 
 // printable replaces the characters that a terminal could take for commands.

@@ -250,6 +250,10 @@ func (v servicesValue) form() form {
 }
 
 func (v servicesValue) read(r *reader, n *node) {
+	if n.kind == listNode || n.kind == textNode {
+		r.fault(n, "must be a map of services by their names, such as {acme.Search: {balance: round-robin}}")
+		return
+	}
 	entries, ok := r.entries(n)
 	if !ok {
 		return
@@ -364,7 +368,11 @@ func (unitsValue) form() form {
 
 func (unitsValue) read(r *reader, n *node) {
 	if n.kind == listNode || n.kind == textNode {
-		r.fault(n, "must be a map of units by their names, such as {search: {command: [./bin/search]}}")
+		hint := ", such as {search: {command: [./bin/search]}}"
+		if named := n.items; len(named) > 0 && len(named[0].entries) == 1 && named[0].entries[0].value.kind == mapNode {
+			hint = ": leave out the dashes"
+		}
+		r.fault(n, "must be a map of units by their names%s", hint)
 		return
 	}
 	r.entries(n)

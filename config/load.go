@@ -294,12 +294,16 @@ func nameFault(name string) string {
 	return ""
 }
 
+// umlauts replaces letters as German does where they are missing.
+var umlauts = strings.NewReplacer("ä", "ae", "ö", "oe", "ü", "ue", "ß", "ss")
+
 // possibleName returns the name of a unit that is written almost like an impossible one, or "".
 func possibleName(name string) string {
-	if strings.ContainsFunc(name, func(c rune) bool { return c >= utf8.RuneSelf }) {
+	lower := umlauts.Replace(strings.ToLower(name))
+	if strings.ContainsFunc(lower, func(c rune) bool { return c >= utf8.RuneSelf }) {
 		return ""
 	}
-	words := strings.FieldsFunc(strings.ToLower(name), func(c rune) bool {
+	words := strings.FieldsFunc(lower, func(c rune) bool {
 		return c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9')
 	})
 	possible := strings.Trim(strings.Join(words, "-"), "_-")

@@ -179,11 +179,17 @@ var signals = []string{
 	"TTOU", "URG", "VTALRM", "PROF", "WINCH", "IO", "PWR",
 }
 
+// numbered are the signals that people know by their numbers.
+var numbered = map[string]string{"1": "HUP", "2": "INT", "3": "QUIT", "9": "KILL", "15": "TERM"}
+
 func signal(at *Signal) value {
 	in := form{name: "a signal such as TERM, INT or USR1", json: "string", pattern: `^(SIG)?[A-Z0-9]+$|\$`}
 	return scalar[Signal]{at: at, in: in, parse: func(s string) (Signal, error) {
 		name := strings.TrimPrefix(s, "SIG")
 		if !slices.Contains(signals, name) {
+			if name := numbered[s]; name != "" {
+				return "", valueError{errors.New("must be the name of a signal: write " + name)}
+			}
 			return "", errors.New("must be one of " + strings.Join(signals, ", ") +
 				nearest.DidYouMean(strings.TrimPrefix(strings.ToUpper(s), "SIG"), signals))
 		}

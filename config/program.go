@@ -103,6 +103,8 @@ func (a accountValue) read(r *reader, n *node) {
 	switch {
 	case !r.host.Root:
 		r.fault(n, "only a master that runs as root can run a unit as another %s: leave it out", a.what)
+	case a.what == "user" && strings.Contains(given, ":"):
+		r.fault(n, "must be the name of a user: the key group takes the group")
 	case notNumber != nil && look(given) != nil:
 		r.fault(n, "there is no %s %s on this host", a.what, r.quote(n))
 	default:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func parseDuration(s string) (time.Duration, error) {
 		n, err := strconv.ParseUint(before, 10, 32)
 		switch {
 		case errors.Is(err, strconv.ErrRange), err == nil && n > uint64(math.MaxInt64/day):
-			return 0, errors.New("is too long: at most 106751d are possible")
+			return 0, errTooLong
 		case err != nil:
 			return 0, errors.New(wrong)
 		}
@@ -61,7 +62,14 @@ func parseDuration(s string) (time.Duration, error) {
 	if err != nil {
 		in, noUnit := time.ParseDuration(s + "s")
 		if noUnit == nil && days == 0 && in >= 0 && !strings.ContainsAny(s, "+-") {
-			return 0, valueError{fmt.Errorf("%s: the unit is missing, write %ss for seconds", wrong, s)}
+			hint := s + "s for seconds"
+			if in >= 1000*time.Second { // probably milliseconds
+				hint += ", or " + s + "ms"
+			}
+			return 0, valueError{fmt.Errorf("%s: the unit is missing, write %s", wrong, hint)}
+		}
+		if longDuration.MatchString(s) {
+			return 0, errTooLong
 		}
 		return 0, errors.New(wrong)
 	}
@@ -69,10 +77,15 @@ func parseDuration(s string) (time.Duration, error) {
 		return 0, errors.New("must not be negative or have a sign")
 	}
 	if days > math.MaxInt64-d {
-		return 0, errors.New("is too long: at most 106751d are possible")
+		return 0, errTooLong
 	}
 	return days + d, nil
 }
+
+var errTooLong = errors.New("is too long: at most 106751d are possible")
+
+// longDuration matches durations that are not valid only because they are too long.
+var longDuration = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(h|m|s|ms|us|ns))+$`)
 
 // Size is a number of bytes.
 type Size int64
@@ -130,7 +143,11 @@ func parseSize(s string) (Size, error) {
 	case factor == 0 && digits == "0":
 		return 0, nil
 	case factor == 0 && err == nil:
-		return 0, valueError{fmt.Errorf("%w: the unit is missing, write %sB for bytes", wrong, digits)}
+		hint := digits + "B for bytes"
+		if v < 1<<16 { // probably MiB
+			hint += ", or " + digits + "MiB"
+		}
+		return 0, valueError{fmt.Errorf("%w: the unit is missing, write %s", wrong, hint)}
 	case errors.Is(err, strconv.ErrRange):
 		return 0, errTooLarge
 	case err != nil:
@@ -165,15 +182,28 @@ var (
 	}
 )
 
+// decimalPoint returns a number with a point in place of its comma. A comma before three digits may mean thousands.
+func decimalPoint(text string) string {
+	before, after, _ := strings.Cut(text, ",")
+	if n := len(after) - len(strings.TrimLeft(after, "0123456789")); n == 0 || n == 3 {
+		return text
+	}
+	return before + "." + after
+}
+
 // respelled returns err, with what to write if the text is a number with a unit in another spelling, such as 30 seconds
 // or 512m.
 func respelled(err error, text string, words map[string]string, valid func(string) bool) error {
-	lower := strings.ToLower(strings.TrimSpace(text))
+	lower := decimalPoint(strings.ToLower(strings.TrimSpace(text)))
 	digits := strings.TrimRight(lower, "abcdefghijklmnopqrstuvwxyz")
 	name, number := lower[len(digits):], strings.TrimSpace(digits)
 	other := number + words[name]
-	if weeks, notNumber := strconv.ParseUint(number, 10, 16); name == "w" && notNumber == nil {
+	weeks, notNumber := strconv.ParseUint(number, 10, 16)
+	switch {
+	case notNumber == nil && (name == "w" || name == "week" || name == "weeks"):
 		other = fmt.Sprintf("%dd", 7*weeks)
+	case strings.ContainsAny(number, " abcdefghijklmnopqrstuvwxyz"): // such as 1h 30m
+		other = strings.ReplaceAll(lower, " ", "")
 	}
 	if other == number || other == text || !valid(other) {
 		return err

@@ -90,7 +90,7 @@ func (s *source) unreadable() (at place, message string) {
 	s.hidden = map[int]int{int(at.line): 0}
 	c, size := utf8.DecodeRuneInString(s.text[bad:])
 	if c == utf8.RuneError && size == 1 {
-		return at, "the text is not UTF-8"
+		return at, "the text is not UTF-8: save the file in this encoding"
 	}
 	return at, fmt.Sprintf("the character %U is not allowed", c)
 }

@@ -1,10 +1,15 @@
 package config
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+
+	"github.com/core-tools/hsu-master/internal/nearest"
 )
 
 // nodeKind is the form of a node.
@@ -25,7 +30,8 @@ type node struct {
 	items   []*node
 	entries []entry
 	at      place
-	size    int // number of nodes below and including this one, with shared ones counted each time
+	size    int  // number of nodes below and including this one, with shared ones counted each time
+	partial bool // a map that a merge key names has a fault
 }
 
 // entry is a key of a map and its value.
@@ -107,6 +113,9 @@ func (b *builder) build(from ast.Node) *node {
 	}
 	switch from := from.(type) {
 	case *ast.NullNode:
+		if from.GetToken().Type == token.ImplicitNullType { // nothing is there
+			at.width = 1
+		}
 		return b.add(node{at: at})
 	case *ast.MappingNode:
 		return b.buildMap(at, from.Values)
@@ -146,7 +155,9 @@ func (b *builder) buildMap(at place, values []*ast.MappingValueNode) *node {
 	var merged []*node
 	for _, v := range values {
 		if _, isMerge := v.Key.(*ast.MergeKeyNode); isMerge {
-			merged = append(merged, b.mergedMaps(v.Value)...)
+			named, ok := b.mergedMaps(v.Value)
+			merged = append(merged, named...)
+			n.partial = n.partial || !ok
 			continue
 		}
 		key, ok := b.keyOf(v)
@@ -212,23 +223,25 @@ func (b *builder) keyOf(v *ast.MappingValueNode) (entry, bool) {
 	}
 }
 
-// mergedMaps returns the maps that a merge key "<<" names: one, or a list of them.
-func (b *builder) mergedMaps(value ast.Node) []*node {
+// mergedMaps returns the maps that a merge key "<<" names: one, or a list of them. It returns false if one is faulty.
+func (b *builder) mergedMaps(value ast.Node) ([]*node, bool) {
 	n := b.build(value)
-	maps := []*node{n}
+	named := []*node{n}
 	if n.kind == listNode {
-		maps = n.items
+		named = n.items
 	}
-	for _, m := range maps {
-		if m.kind != mapNode {
-			if m.kind == faultyNode {
-				return nil
-			}
+	for _, m := range named {
+		switch {
+		case m.kind == mapNode:
+			continue
+		case m.kind == textNode && b.anchors[m.text] != nil:
+			b.faults.add(m.at, "<< must name a map, or a list of maps: write *%.100s", m.text)
+		case m.kind != faultyNode:
 			b.faults.add(m.at, "<< must name a map, or a list of maps")
-			return nil
 		}
+		return nil, false
 	}
-	return maps
+	return named, true
 }
 
 // grow counts a node that has been put into n. If n is too large, it loses its content.
@@ -254,7 +267,11 @@ func (b *builder) resolve(from *ast.AliasNode, at place) *node {
 	n, known := b.anchors[name]
 	switch {
 	case !known:
-		b.faults.add(at, "an alias needs an anchor of its name before it: quote a text that begins with *")
+		hint := "quote a text that begins with *"
+		if near := nearest.Name(name, slices.Sorted(maps.Keys(b.anchors))); near != "" {
+			hint = "write *" + near + ", or " + hint
+		}
+		b.faults.add(at, "an alias needs an anchor of its name before it: %s", hint)
 	case n == nil:
 		b.faults.add(at, "an alias cannot be part of its own anchor")
 	default:

@@ -122,10 +122,27 @@ func number(at *int, least, most int) value {
 	return scalar[int]{at: at, in: in, parse: func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < least || n > most || s[0] == '+' {
-			return 0, errors.New("must be " + name)
+			wrong := errors.New("must be " + name)
+			if meant, ok := wholeNumber(s); ok && meant >= least && meant <= most {
+				return 0, valueError{fmt.Errorf("%w: write %d", wrong, meant)}
+			}
+			return 0, wrong
 		}
 		return n, nil
 	}}
+}
+
+// wholeNumber returns the number that a text in another spelling means, such as "3 ", "+3", 1_000, 1e3 or 4k.
+func wholeNumber(s string) (int, bool) {
+	digits, thousands := strings.CutSuffix(strings.ToLower(strings.TrimSpace(s)), "k")
+	v, err := strconv.ParseFloat(strings.ReplaceAll(digits, "_", ""), 64)
+	if thousands {
+		v *= 1_000
+	}
+	if err != nil || v != math.Trunc(v) || math.Abs(v) > math.MaxInt32 || strings.ContainsAny(digits, "xp") {
+		return 0, false
+	}
+	return int(v), true
 }
 
 // fraction is a decimal number of at least a bound.
@@ -139,7 +156,12 @@ func fraction(at *float64, least float64) value {
 		case err == nil && v > most && !math.IsInf(v, 1):
 			return 0, fmt.Errorf("must be at most %d", most)
 		case err != nil || !(v >= least && v <= most) || strings.ContainsAny(s, "xX_pP"): // nor NaN
-			return 0, errors.New("must be " + name)
+			wrong := errors.New("must be " + name)
+			percent, found := strings.CutSuffix(s, "%")
+			if n, err := strconv.Atoi(percent); found && err == nil && n > 0 && float64(n)/100 >= least {
+				return 0, valueError{fmt.Errorf("%w: write %g", wrong, float64(n)/100)}
+			}
+			return 0, wrong
 		}
 		return v, nil
 	}}
