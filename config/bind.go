@@ -210,6 +210,9 @@ func (r *reader) unknownKey(in *node, e entry, keys []key) {
 
 // insteadOf returns what to write in place of an unknown key of a map.
 func (r *reader) insteadOf(in *node, e entry, keys []key) string {
+	if bare := strings.TrimSpace(e.name); bare != e.name && find(keys, bare) != nil {
+		return ": it has a blank that is no plain space before or behind it"
+	}
 	if top := find(keys, "service_options") != nil; top && !meansUnits(e) {
 		switch {
 		case e.value.get("command") != nil || e.value.get("discover") != nil:

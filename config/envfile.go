@@ -28,7 +28,11 @@ func readEnvironment(r *reader, u *Unit, n *node) {
 			untrusted, isUntrusted := errors.AsType[untrustedError](err)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				r.fault(item, "there is no file %s", r.quote(item))
+				hint := ""
+				if strings.HasPrefix(item.text, "~") {
+					hint = ": ~ is not replaced, use ${HOME}"
+				}
+				r.fault(item, "there is no file %s%s", r.quote(item), hint)
 			case isUntrusted:
 				r.fault(item, "%s", untrusted) // it names the folder or file
 			case err != nil:

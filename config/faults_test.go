@@ -89,6 +89,8 @@ func TestSyntaxErrors(t *testing.T) {
 			"3:19: syntax error: a text follows a complete value: quote all",
 		},
 		{"units:\n  a:\n    command: - a", "3:14: syntax error: a list begins in the line below its key"},
+		{"units: {a: {}}}", "1:15: syntax error: this } closes nothing: there is one too many"},
+		{"units: {a: {command: [a]]}}", "1:25: syntax error: "},
 		{"units: [a", "1:8: syntax error: the list has no end: a ] is missing"},
 		{"units: {a", "1:9: syntax error: the map has no end: a } is missing"},
 		{"units:\n  a:\n    command: [\"a]", `3:15: syntax error: the text has no end: a " is missing`},

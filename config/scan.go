@@ -206,6 +206,10 @@ func (s *source) syntaxError(err error) (place, string) {
 			break
 		}
 	}
+	if text := strings.TrimSpace(located.GetToken().Value); (text == "}" || text == "]") &&
+		located.GetMessage() == "value is not allowed in this context" {
+		message = "this " + text + " closes nothing: there is one too many"
+	}
 	if strings.HasSuffix(message, "is a reserved character") {
 		message += ": a text that begins with it needs quotes"
 	}

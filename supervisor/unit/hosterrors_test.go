@@ -40,6 +40,10 @@ func TestHostErrors(t *testing.T) {
 		"placeholder": {
 			unit: Spec{Path: self, Dir: dir + "/{unit}"}, start: []string{"working_dir: there is no folder "},
 		},
+		"home": {
+			unit:  Spec{Path: self, Dir: dir + "/~/app"},
+			start: []string{"working_dir: there is no folder " + dir + "/~/app on this host: ~ is not replaced"},
+		},
 		"both": {
 			unit: Spec{Path: missing, Dir: missing}, start: []string{"command: stat ", "working_dir: there is "},
 		},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -71,6 +72,8 @@ func statDir(dir string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && mentionsPlaceholder(dir):
 		return fmt.Errorf("there is no folder %s on this host: placeholders are not replaced in it", dir)
+	case errors.Is(err, fs.ErrNotExist) && strings.Contains(dir, "/~/"):
+		return fmt.Errorf("there is no folder %s on this host: ~ is not replaced, use ${HOME}", dir)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no folder %s on this host: make it, or name another one", dir)
 	case errors.Is(err, syscall.ENOTDIR), err == nil && !info.IsDir():
