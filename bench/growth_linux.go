@@ -170,8 +170,8 @@ func growthAtRest(ctx context.Context, l *lab, m *master, n int, scrape string, 
 	return err
 }
 
-// scrapeRuns is the number of scrapes that are averaged. They are read one after the other, so that a master that checks
-// its workers meanwhile does not count.
+// scrapeRuns is the number of scrapes that are averaged. They are read one after the other, so that the checks of
+// workers meanwhile hardly count.
 const scrapeRuns = 20
 
 // scrapeCPU returns the processor time, in seconds, that a master uses for a scrape of its metrics.
