@@ -50,9 +50,9 @@ type Gateway struct {
 // server.
 const localBuffer = 256 << 10
 
-// handlersInHand is the number of goroutines of the master's own server that wait for calls. Each keeps its stack,
+// streamWorkers is the number of goroutines of the master's own server that wait for calls. Each keeps its stack,
 // which a new goroutine for each call would have to enlarge step by step: a tenth of the processor time of a call.
-const handlersInHand = 64
+const streamWorkers = 64
 
 // NewGateway returns a gateway that accepts connections when Serve is called. The caller must close it.
 func NewGateway(o GatewayOptions) (*Gateway, error) {
@@ -63,7 +63,7 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 		// The relay limits streams, messages and headers, adds some headers, and opens few connections.
 		server: grpc.NewServer(append(ServerOptions(), grpc.MaxConcurrentStreams(math.MaxUint32),
 			grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxHeaderListSize(32<<10),
-			grpc.NumStreamWorkers(handlersInHand))...),
+			grpc.NumStreamWorkers(streamWorkers))...),
 		services: o.Services,
 		inside:   bufconn.Listen(localBuffer),
 		health:   health.NewServer(),

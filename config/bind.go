@@ -74,10 +74,10 @@ func (r *reader) example(n *node) string {
 	if n.kind != textNode || len(n.text) > maxShown {
 		return "a, b"
 	}
-	if strings.Contains(n.text, ",") {
-		return n.text
+	if !strings.Contains(n.at.src.text, n.text) { // items below each other, without dashes
+		return strings.Join(strings.Fields(n.text), ", ")
 	}
-	return strings.Join(strings.Fields(n.text), ", ") // of items below each other without dashes
+	return n.text
 }
 
 // text returns the text of a node with its variables replaced. It reports a node that has none.

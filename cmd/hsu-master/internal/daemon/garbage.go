@@ -30,7 +30,8 @@ const (
 	busyGCPercent = 400
 )
 
-// A master is busy when more than burst collections have come within burstTime, until none comes for calmTime.
+// A master is busy when more than burst collections have come within burstTime, until none comes for calmTime. If one
+// follows the other at once, only each second one may be counted.
 const (
 	burst     = 8
 	burstTime = time.Second
@@ -50,7 +51,7 @@ func collectSeldom() (stop func()) {
 		return func() {}
 	}
 	debug.SetGCPercent(startGCPercent)
-	p := &pacer{}
+	p := &pacer{live: liveHeap}
 	usual := time.AfterFunc(startTime, func() {
 		debug.SetGCPercent(usualGCPercent)
 		afterCollections(p.collected)
@@ -66,7 +67,8 @@ func collectSeldom() (stop func()) {
 
 // afterCollections calls f after each garbage collection, on a goroutine of the runtime, until f returns false.
 func afterCollections(f func() bool) {
-	// Garbage at once. It holds a pointer, because the runtime puts small objects without one into a common block.
+	// The next collection finds this object unused. It holds a pointer, because the runtime puts small objects without
+	// one into a common block, which another may keep.
 	runtime.AddCleanup(new(*byte), func(f func() bool) {
 		if f() {
 			afterCollections(f)
@@ -76,6 +78,8 @@ func afterCollections(f func() bool) {
 
 // pacer sets the target of garbage collections by their frequency.
 type pacer struct {
+	live func() uint64 // the bytes in use after the last collection
+
 	mu      sync.Mutex
 	recent  [burst]time.Time // of the last collections: a ring
 	next    int              // its oldest
@@ -103,24 +107,30 @@ func (p *pacer) collected() bool {
 	default:
 		return true
 	}
-	if percent := busyTarget(liveHeap()); percent != p.percent {
+	if percent := busyTarget(p.live()); percent != p.percent {
 		p.percent = percent
 		debug.SetGCPercent(percent)
 	}
 	return true
 }
 
-// rest ends the busy time.
+// rest ends the busy time, and returns the memory that it took.
 func (p *pacer) rest() {
+	if p.endBusy() {
+		returnMemory()
+	}
+}
+
+func (p *pacer) endBusy() (ended bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopped || p.calm == nil {
-		return
+		return false
 	}
 	p.calm, p.percent = nil, 0
 	p.recent = [burst]time.Time{} // the collections of returnMemory are no burst
 	debug.SetGCPercent(usualGCPercent)
-	go returnMemory()
+	return true
 }
 
 func (p *pacer) stop() {
@@ -140,6 +150,7 @@ func busyTarget(live uint64) int {
 	return int(min(max(percent, usualGCPercent), busyGCPercent))
 }
 
+// liveHeap returns the bytes of the heap that the last collection found in use.
 func liveHeap() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
