@@ -168,6 +168,12 @@ func TestFollowersGoOnWithAProgramThatServesLate(t *testing.T) {
 		t.Errorf("the state of a silent master: %v", err)
 	}
 
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err = liveState(stopped, late.folders); !errors.As(err, new(noAnswerError)) {
+		t.Errorf("the state for a context that has ended: %v", err)
+	}
+
 	late.serve(t, &logMasters{
 		starting: starting{stateDir: late.db},
 		answers: [][]*adminpb.LogsResponse{{
