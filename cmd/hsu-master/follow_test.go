@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -210,5 +211,40 @@ func TestLogsOfAnOlderMasterThatSaysNothing(t *testing.T) {
 	}
 	if err == nil || err.Error() != errEnded.Error() {
 		t.Errorf("%v, want %v", err, errEnded)
+	}
+}
+
+// slow is the admin service of a master that takes a time for each of its first answers.
+type slow struct {
+	starting
+	takes time.Duration
+}
+
+func (s slow) GetState(ctx context.Context, req *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
+	time.Sleep(s.takes)
+	return s.starting.GetState(ctx, req)
+}
+
+func (s slow) Logs(_ *adminpb.LogsRequest, stream grpc.ServerStreamingServer[adminpb.LogsResponse]) error {
+	time.Sleep(s.takes)
+	return stream.Send(&adminpb.LogsResponse{Positions: true})
+}
+
+// A master that answers each request in time is followed, also if it does not answer all of them in that time.
+func TestLogsOfASlowMaster(t *testing.T) {
+	late := newLateMasters(t)
+	const within = 500 * time.Millisecond
+	late.serve(t, slow{starting{stateDir: late.db}, within * 6 / 10})
+	r := &logReader{folders: late.folders, req: &adminpb.LogsRequest{}, positions: true, within: within}
+	r.out = &logPrinter{w: io.Discard, errs: io.Discard, prefixes: map[string]string{}}
+	var begun bool
+	var err error
+	for range 10 { // this process may be too busy for the time
+		if begun, err = r.resume(t.Context()); begun {
+			break
+		}
+	}
+	if !begun || err != nil {
+		t.Errorf("begun: %t, %v, want that it is followed", begun, err)
 	}
 }
