@@ -21,13 +21,14 @@ import (
 	"github.com/core-tools/hsu-master/master"
 )
 
-// An attempt of a follower to reach a master takes a time and ends with an error.
+// attempt is how one attempt of a follower to reach a master goes: it takes a time and ends with an error.
 type attempt struct {
 	takes time.Duration
 	err   error
 }
 
-// attempts returns those of a follower from now on: for a time each of them is like a, and then it is the next.
+// attempts is a plan for the attempts of a follower: for the time of its first part, each attempt goes as that part
+// says, then as the next part says, and so on.
 type attempts []struct {
 	lasts time.Duration
 	attempt
