@@ -202,7 +202,8 @@ func followBeforeTheRecovery(t *testing.T, req *adminpb.EventsRequest, before ui
 	var ended error
 	asking.Go(func() { ended = a.Events(req, stream) })
 	synctest.Wait()
-	if len(stream.sent) != 1 || len(stream.sent[0].GetEvents()) > 0 || stream.sent[0].GetLast() != before || ended != nil {
+	if n := len(stream.sent); n != 1 || ended != nil ||
+		len(stream.sent[0].GetEvents()) > 0 || stream.sent[0].GetLast() != before {
 		t.Fatalf("it gets %v, %v, want to be told that this master answers, and to wait", stream.sent, ended)
 	}
 	serving.Go(func() {

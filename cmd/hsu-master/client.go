@@ -121,8 +121,8 @@ func awaitAdmin(ctx context.Context, f folders) (string, error) {
 			return path, conn.Close()
 		case errors.Is(err, syscall.EAGAIN): // unlike a refusal, it says that the socket has a listener
 			if time.Now().After(deadline) {
-				return "", noAnswerError{exit.Hint(
-					fmt.Errorf("the master at %s accepts no connection, and its queue of them is full", path), hangsHint)}
+				err = fmt.Errorf("the master at %s accepts no connection, and its queue of them is full", path)
+				return "", noAnswerError{exit.Hint(err, hangsHint)}
 			}
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED):
 			return "", err
@@ -194,16 +194,16 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	return resp.GetState(), nil
 }
 
-// noAnswerError marks the error of a master whose socket takes connections or has a full queue of them, and that has not
-// answered: it hangs, has just ended, or its program is being replaced.
+// noAnswerError marks the error of a master whose socket takes connections, or has a full queue of them, and that has
+// not answered: it hangs, has just ended, or its program is being replaced.
 type noAnswerError struct{ error }
 
 func (e noAnswerError) Unwrap() error { return e.error }
 
 // silent returns the error for a master that has not answered within a time.
 func (f folders) silent(within time.Duration) error {
-	return noAnswerError{exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), within),
-		hangsHint)}
+	err := fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), within)
+	return noAnswerError{exit.Hint(err, hangsHint)}
 }
 
 func askState(ctx context.Context, f folders) (*adminpb.GetStateResponse, error) {

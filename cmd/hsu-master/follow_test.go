@@ -249,3 +249,39 @@ func TestLogsOfASlowMaster(t *testing.T) {
 		t.Errorf("begun: %t, %v, want that it is followed", begun, err)
 	}
 }
+
+// recovering is the admin service of masters that end before they know the workers of an earlier one.
+type recovering struct {
+	starting
+	asked *[]*adminpb.EventsRequest
+}
+
+func (r recovering) Events(
+	req *adminpb.EventsRequest, stream grpc.ServerStreamingServer[adminpb.EventsResponse],
+) error {
+	*r.asked = append(*r.asked, req)
+	if err := stream.Send(&adminpb.EventsResponse{Last: 7}); err != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the master has ended")
+}
+
+// A master that has sent no event yet has answered, and the next one is asked to go on where that one would have begun.
+func TestEventsOfAMasterThatRecovers(t *testing.T) {
+	late := newLateMasters(t)
+	var asked []*adminpb.EventsRequest
+	late.serve(t, recovering{starting{stateDir: late.db}, &asked})
+	var out, notes bytes.Buffer
+	r := &eventReader{folders: late.folders, out: &out, notes: &notes}
+	r.req = &adminpb.EventsRequest{Names: []string{"web-0"}, Follow: true, Last: new(uint32(followedEvents))}
+	err := r.receive(t.Context())
+	if status.Code(err) != codes.Unavailable || !r.begun || out.Len()+notes.Len() > 0 {
+		t.Errorf("begun: %t, %v, printed %q and %q", r.begun, err, out.String(), notes.String())
+	}
+	if begun, err := r.resume(t.Context()); status.Code(err) != codes.Unavailable || !begun {
+		t.Errorf("the next master: begun: %t, %v", begun, err)
+	}
+	if len(asked) != 2 || asked[1].GetAfter() != 7 || asked[1].Last != nil {
+		t.Errorf("the masters are asked for %v", asked)
+	}
+}
