@@ -23,17 +23,23 @@ import (
 // eventsAtOnce is the maximum number of events in one message. It keeps messages small: see mostText.
 const eventsAtOnce = 64
 
-// Events sends the recorded events that the request selects, at least one message, and with follow the new ones. A
-// client that reads slowly delays only its own stream, for which few events are kept in memory.
+// Events sends the recorded events that the request selects, at least one message, and with follow the new ones. While
+// a follower waits for a master that is starting to know a name, the first message has no events. A client that reads
+// slowly delays only its own stream, for which few events are kept in memory.
 func (a *Admin) Events(req *adminpb.EventsRequest, stream grpc.ServerStreamingServer[adminpb.EventsResponse]) error {
 	q := QueryOf(req)
 	s, err := history.Look(a.Store, q)
 	if err != nil {
-		return eventsError(stream.Context(), err)
+		return streamError(stream.Context(), err)
 	}
 	if q.After > s.Last {
 		return status.Error(codes.OutOfRange, fmt.Sprintf(
 			"the history ends at event %d: it goes on from a backup, or event %d is of another state", s.Last, q.After))
+	}
+	if req.GetFollow() && len(s.Unknown) > 0 && a.recovering() { // at once, so that the client does not give up
+		if err := sendEvents(stream, nil, 0, s.Before); err != nil {
+			return streamError(stream.Context(), err)
+		}
 	}
 	for _, name := range s.Unknown { // of the history; it may be that of a worker or a unit
 		_, err := a.selectFor(stream.Context(), req.GetFollow(), false, name)
@@ -41,11 +47,11 @@ func (a *Admin) Events(req *adminpb.EventsRequest, stream grpc.ServerStreamingSe
 			return status.Error(codes.NotFound, err.Error())
 		}
 		if err != nil {
-			return eventsError(stream.Context(), err)
+			return streamError(stream.Context(), err)
 		}
 	}
 	if err := a.sendRecorded(stream, q, s); err != nil {
-		return eventsError(stream.Context(), err)
+		return streamError(stream.Context(), err)
 	}
 	if !req.GetFollow() {
 		return nil
@@ -58,7 +64,17 @@ func (a *Admin) Events(req *adminpb.EventsRequest, stream grpc.ServerStreamingSe
 		}
 		return sendEvents(stream, entries, dropped, newest)
 	})
-	return eventsError(stream.Context(), err)
+	return streamError(stream.Context(), err)
+}
+
+// recovering reports whether the workers of an earlier master are not known yet.
+func (a *Admin) recovering() bool {
+	select {
+	case <-a.Supervisor.Recovered():
+		return false
+	default:
+		return true
+	}
 }
 
 // QueryOf returns the query of a request.
@@ -114,7 +130,8 @@ func sendEvents(
 	}
 }
 
-func eventsError(ctx context.Context, err error) error {
+// streamError returns the gRPC status for the error of a stream of logs or events.
+func streamError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil

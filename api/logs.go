@@ -23,9 +23,9 @@ func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer
 	if a.Tails == nil {
 		return status.Error(codes.Unimplemented, "this master does not read logs")
 	}
-	query, err := logQuery(req)
+	query, err := LogQueryOf(req)
 	if err != nil {
-		return status.Error(codes.InvalidArgument, sendable(err.Error()))
+		return err
 	}
 	if query.Positions { // at once, so that the client knows that this master answers
 		if err := stream.Send(&adminpb.LogsResponse{Positions: true}); err != nil {
@@ -38,10 +38,10 @@ func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer
 		return status.Error(codes.NotFound, sendable(unknown.Error()))
 	}
 	if err != nil {
-		return eventsError(stream.Context(), err)
+		return streamError(stream.Context(), err)
 	}
 	if !req.GetFollow() {
-		return SendLogs(stream.Context(), a.Tails, workers, req, nil, stream.Send)
+		return SendLogs(stream.Context(), a.Tails, workers, query, nil, stream.Send)
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	later := make(chan tail.Source)
@@ -49,7 +49,7 @@ func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer
 	defer joining.Wait()
 	defer cancel()
 	joining.Go(func() { a.passAdded(ctx, workers, req, later) })
-	return SendLogs(ctx, a.Tails, workers, req, later, stream.Send)
+	return SendLogs(ctx, a.Tails, workers, query, later, stream.Send)
 }
 
 // recoveryPatience is how long a request waits for a master that is starting to know its workers.
@@ -130,16 +130,12 @@ func (a *Admin) selected(req *adminpb.LogsRequest) (workers []worker.Info) {
 	return workers
 }
 
-// SendLogs sends the output of workers that a request selects, and if it follows also that of later ones; later may be
+// SendLogs sends the output of workers that a query selects, and if it follows also that of later ones; later may be
 // nil. Its error is a gRPC status, or that of send.
 func SendLogs(
-	ctx context.Context, hub *tail.Hub, workers []worker.Info, req *adminpb.LogsRequest, later <-chan tail.Source,
+	ctx context.Context, hub *tail.Hub, workers []worker.Info, query tail.Query, later <-chan tail.Source,
 	send func(*adminpb.LogsResponse) error,
 ) error {
-	query, err := logQuery(req)
-	if err != nil {
-		return status.Error(codes.InvalidArgument, sendable(err.Error()))
-	}
 	var sources []tail.Source
 	var elsewhere adminpb.LogsResponse // workers without a log
 	for _, w := range workers {
@@ -157,7 +153,7 @@ func SendLogs(
 	if len(sources) > 0 || len(workers) == 0 { // otherwise the output of all is elsewhere: an error, and no wait
 		query.Later = later
 	}
-	err = hub.Copy(ctx, sources, query, func(chunks []tail.Chunk) error { return sendChunks(chunks, send) })
+	err := hub.Copy(ctx, sources, query, func(chunks []tail.Chunk) error { return sendChunks(chunks, send) })
 	switch {
 	case errors.Is(err, tail.ErrNoPrevious):
 		return status.Error(codes.NotFound, err.Error())
@@ -219,7 +215,15 @@ func positionOf(p *adminpb.LogPosition) tail.Position {
 	}
 }
 
-// logQuery checks a request.
+// LogQueryOf returns the query of a request. Its error is the gRPC status of a request that is not valid.
+func LogQueryOf(req *adminpb.LogsRequest) (tail.Query, error) {
+	q, err := logQuery(req)
+	if err != nil {
+		return q, status.Error(codes.InvalidArgument, sendable(err.Error()))
+	}
+	return q, nil
+}
+
 func logQuery(req *adminpb.LogsRequest) (tail.Query, error) {
 	q := tail.Query{
 		Lines: -1, Previous: req.GetPrevious(), Follow: req.GetFollow(), Positions: req.GetPositions(),

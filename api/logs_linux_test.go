@@ -21,7 +21,7 @@ func TestFollowWorkersThatWriteElsewhere(t *testing.T) {
 	const elsewhere = "its output goes to the journal"
 	told := false
 	err := SendLogs(ctx, tail.NewHub(t.TempDir(), &offsets.Tables{}), []worker.Info{{Elsewhere: elsewhere}},
-		&adminpb.LogsRequest{Names: []string{"a-0"}, Follow: true}, make(chan tail.Source),
+		tail.Query{Lines: -1, Follow: true}, make(chan tail.Source),
 		func(r *adminpb.LogsResponse) error {
 			told = told || r.GetTexts()[0].GetNotice() == elsewhere
 			return nil

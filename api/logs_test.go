@@ -3,19 +3,21 @@ package api
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 	"github.com/core-tools/hsu-master/supervisor/logs/tail"
@@ -136,33 +138,82 @@ func notRecovered(t *testing.T) (client adminpb.AdminClient, serve func()) {
 	}
 }
 
+// askedForEvents is a stream of Events whose client is in the same process.
+type askedForEvents struct {
+	grpc.ServerStream
+	ctx  context.Context
+	sent []*adminpb.EventsResponse
+}
+
+func (s *askedForEvents) Context() context.Context { return s.ctx }
+
+func (s *askedForEvents) Send(resp *adminpb.EventsResponse) error {
+	s.sent = append(s.sent, resp)
+	return nil
+}
+
 // A follower goes on from an earlier master while the workers of that one are being recovered, however long that takes.
+// It is told at once that this master answers, and up to where it need not ask again.
 func TestFollowersOfNamesThatAreNotKnownYet(t *testing.T) {
+	for name, test := range map[string]struct {
+		req    *adminpb.EventsRequest
+		before uint64 // the last one of the first message
+	}{
+		"after":      {&adminpb.EventsRequest{Names: []string{"web-0"}, After: 1}, 1},
+		"the newest": {&adminpb.EventsRequest{Names: []string{"web-0", "db"}, Last: new(uint32(1))}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { followBeforeTheRecovery(t, test.req, test.before) })
+		})
+	}
+}
+
+func followBeforeTheRecovery(t *testing.T, req *adminpb.EventsRequest, before uint64) {
 	db, err := store.Open(t.TempDir(), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }()
-	s, err := supervisor.New(supervisor.Options{Store: db})
+	for _, typ := range []string{"started", "exited", "started"} {
+		record(t, db, records.Event{Worker: "db-0", Type: typ})
+	}
+	s, err := supervisor.New(supervisor.Options{Store: db},
+		unit.Spec{Name: "web", Path: filepath.Join(t.TempDir(), "missing"), Replicas: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := (&Admin{Supervisor: s}).selectFor(ctx, true, false, "web"); !errors.Is(err, context.Canceled) {
-		t.Errorf("a follower gets %v, want it to wait", err)
+	var asking, serving sync.WaitGroup
+	defer func() {
+		cancel()
+		asking.Wait()
+		serving.Wait()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	a := &Admin{Store: db, Supervisor: s}
+	var other askedForEvents
+	other.ctx = ctx
+	if err := a.Events(req, &other); status.Code(err) != codes.NotFound || len(other.sent) > 0 {
+		t.Errorf("a request that does not follow gets %v, %v, want an answer", other.sent, err)
 	}
-	if _, err := (&Admin{Supervisor: s}).selectFor(ctx, false, false, "web"); errors.Is(err, context.Canceled) {
-		t.Errorf("another request gets %v, want an answer", err)
+	req.Follow = true
+	stream := &askedForEvents{ctx: ctx}
+	var ended error
+	asking.Go(func() { ended = a.Events(req, stream) })
+	synctest.Wait()
+	if n := len(stream.sent); n != 1 || ended != nil ||
+		len(stream.sent[0].GetEvents()) > 0 || stream.sent[0].GetLast() != before {
+		t.Fatalf("it gets %v, %v, want to be told that this master answers, and to wait", stream.sent, ended)
 	}
-
-	client, serve := notRecovered(t)
-	stream, err := client.Events(t.Context(), &adminpb.EventsRequest{Names: []string{"web"}, Follow: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	serve()
-	if _, err := stream.Recv(); err != nil {
-		t.Errorf("%v, want the events of a unit that is known by now", err)
+	serving.Go(func() {
+		if err := s.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	<-s.Recovered()
+	synctest.Wait()
+	if len(stream.sent) < 2 || stream.sent[1].GetLast() != 3 || ended != nil {
+		t.Errorf("it gets %v, %v, want the events of a unit that is known by now", stream.sent, ended)
 	}
 }

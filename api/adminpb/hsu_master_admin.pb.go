@@ -1386,6 +1386,8 @@ func (x *EventsRequest) GetTypes() []string {
 	return nil
 }
 
+// EventsResponse may have no events: it then only says that the master answers, and after which
+// event a client goes on.
 type EventsResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Events []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`

@@ -36,6 +36,9 @@ const (
 	retryMost = time.Second
 )
 
+// hangsHint is the hint of errors of a master that is there and does not answer.
+const hangsHint = "it hangs or is suspended: see its log, or restart it, its workers keep running"
+
 // errOlder is returned for a request that the running master does not know.
 var errOlder = exit.Hint(errors.New("the running master is of an older release"),
 	"restart it, its workers keep running")
@@ -45,7 +48,7 @@ var errOlder = exit.Hint(errors.New("the running master is of an older release")
 func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	path, err := awaitAdmin(ctx, f)
 	switch {
-	case errors.Is(err, exit.ErrNoMaster):
+	case errors.Is(err, exit.ErrNoMaster), errors.As(err, new(noAnswerError)):
 		return nil, err
 	case errors.Is(err, fs.ErrPermission):
 		return nil, exit.Hint(fmt.Errorf("ask the master: %w", err),
@@ -107,7 +110,7 @@ func commandOfStreams() grpc.DialOption {
 
 // awaitAdmin returns the path of the admin socket when a master listens there. It dials without gRPC, which would
 // hide the reason of a failure: a socket without a listener must be told apart from one that the user may not
-// open.
+// open, and from one whose queue of connections is full.
 func awaitAdmin(ctx context.Context, f folders) (string, error) {
 	var dialer net.Dialer
 	for deadline := time.Now().Add(startingFor); ; {
@@ -116,6 +119,11 @@ func awaitAdmin(ctx context.Context, f folders) (string, error) {
 		switch {
 		case err == nil:
 			return path, conn.Close()
+		case errors.Is(err, syscall.EAGAIN): // unlike a refusal, it says that the socket has a listener
+			if time.Now().After(deadline) {
+				err = fmt.Errorf("the master at %s accepts no connection, and its queue of them is full", path)
+				return "", noAnswerError{exit.Hint(err, hangsHint)}
+			}
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED):
 			return "", err
 		case time.Now().After(deadline) || store.Holder(f.state) == nil:
@@ -167,10 +175,12 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 		resp, err = askState(ctx, f)
 	}
 	switch {
-	case errors.Is(err, exit.ErrNoMaster), exit.NextStep(err) != "":
+	case errors.Is(err, exit.ErrNoMaster):
 		return nil, err
-	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
-		return nil, f.silent(answerWithin)
+	case status.Code(err) == codes.DeadlineExceeded, err != nil && ctx.Err() != nil:
+		return nil, f.silent(answerWithin) // before the next case: to connect has an error with a hint then
+	case exit.NextStep(err) != "":
+		return nil, err
 	case status.Code(err) == codes.Unavailable:
 		return nil, noAnswerError{fmt.Errorf("ask the master: %s", status.Convert(err).Message())}
 	case err != nil:
@@ -184,16 +194,16 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	return resp.GetState(), nil
 }
 
-// noAnswerError marks the error of a master whose socket accepts connections, and that has not answered: it hangs, has
-// just ended, or its program is being replaced.
+// noAnswerError marks the error of a master whose socket takes connections, or has a full queue of them, and that has
+// not answered: it hangs, has just ended, or its program is being replaced.
 type noAnswerError struct{ error }
 
 func (e noAnswerError) Unwrap() error { return e.error }
 
 // silent returns the error for a master that has not answered within a time.
 func (f folders) silent(within time.Duration) error {
-	return noAnswerError{exit.Hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), within),
-		"it hangs or is suspended: see its log, or restart it, its workers keep running")}
+	err := fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), within)
+	return noAnswerError{exit.Hint(err, hangsHint)}
 }
 
 func askState(ctx context.Context, f folders) (*adminpb.GetStateResponse, error) {

@@ -33,7 +33,7 @@ func followMasters(
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was interrupted
 		}
-		if err = a.goesOn(notes, err); err != nil {
+		if err = a.note(notes, err); err != nil {
 			return err
 		}
 		select {
@@ -55,9 +55,9 @@ type absence struct {
 	since time.Time // of the first of the attempts in a row that such a process has not answered
 }
 
-// goesOn notes that an attempt to reach a master has ended with err. It returns an error if there is no use in another
+// note records that an attempt to reach a master has ended with err. It returns an error if there is no use in another
 // one.
-func (a *absence) goesOn(notes io.Writer, err error) error {
+func (a *absence) note(notes io.Writer, err error) error {
 	none := errors.Is(err, exit.ErrNoMaster)
 	_, silent := errors.AsType[noAnswerError](err)
 	silent = silent || errors.Is(err, exit.ErrHeld)

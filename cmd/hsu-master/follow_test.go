@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -20,13 +21,14 @@ import (
 	"github.com/core-tools/hsu-master/master"
 )
 
-// An attempt of a follower to reach a master takes a time and ends with an error.
+// attempt is how one attempt of a follower to reach a master goes: it takes a time and ends with an error.
 type attempt struct {
 	takes time.Duration
 	err   error
 }
 
-// attempts returns those of a follower from now on: for a time each of them is like a, and then it is the next.
+// attempts is a plan for the attempts of a follower: for the time of its first part, each attempt goes as that part
+// says, then as the next part says, and so on.
 type attempts []struct {
 	lasts time.Duration
 	attempt
@@ -168,6 +170,12 @@ func TestFollowersGoOnWithAProgramThatServesLate(t *testing.T) {
 		t.Errorf("the state of a silent master: %v", err)
 	}
 
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err = liveState(stopped, late.folders); !errors.As(err, new(noAnswerError)) {
+		t.Errorf("the state for a context that has ended: %v", err)
+	}
+
 	late.serve(t, &logMasters{
 		starting: starting{stateDir: late.db},
 		answers: [][]*adminpb.LogsResponse{{
@@ -204,5 +212,76 @@ func TestLogsOfAnOlderMasterThatSaysNothing(t *testing.T) {
 	}
 	if err == nil || err.Error() != errEnded.Error() {
 		t.Errorf("%v, want %v", err, errEnded)
+	}
+}
+
+// slow is the admin service of a master that takes a time for each of its first answers.
+type slow struct {
+	starting
+	takes time.Duration
+}
+
+func (s slow) GetState(ctx context.Context, req *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
+	time.Sleep(s.takes)
+	return s.starting.GetState(ctx, req)
+}
+
+func (s slow) Logs(_ *adminpb.LogsRequest, stream grpc.ServerStreamingServer[adminpb.LogsResponse]) error {
+	time.Sleep(s.takes)
+	return stream.Send(&adminpb.LogsResponse{Positions: true})
+}
+
+// A master that answers each request in time is followed, also if it does not answer all of them in that time.
+func TestLogsOfASlowMaster(t *testing.T) {
+	late := newLateMasters(t)
+	const within = 500 * time.Millisecond
+	late.serve(t, slow{starting{stateDir: late.db}, within * 6 / 10})
+	r := &logReader{folders: late.folders, req: &adminpb.LogsRequest{}, positions: true, within: within}
+	r.out = &logPrinter{w: io.Discard, errs: io.Discard, prefixes: map[string]string{}}
+	var begun bool
+	var err error
+	for range 10 { // this process may be too busy for the time
+		if begun, err = r.resume(t.Context()); begun {
+			break
+		}
+	}
+	if !begun || err != nil {
+		t.Errorf("begun: %t, %v, want that it is followed", begun, err)
+	}
+}
+
+// recovering is the admin service of masters that end before they know the workers of an earlier one.
+type recovering struct {
+	starting
+	asked *[]*adminpb.EventsRequest
+}
+
+func (r recovering) Events(
+	req *adminpb.EventsRequest, stream grpc.ServerStreamingServer[adminpb.EventsResponse],
+) error {
+	*r.asked = append(*r.asked, req)
+	if err := stream.Send(&adminpb.EventsResponse{Last: 7}); err != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the master has ended")
+}
+
+// A master that has sent no event yet has answered, and the next one is asked to go on where that one would have begun.
+func TestEventsOfAMasterThatRecovers(t *testing.T) {
+	late := newLateMasters(t)
+	var asked []*adminpb.EventsRequest
+	late.serve(t, recovering{starting{stateDir: late.db}, &asked})
+	var out, notes bytes.Buffer
+	r := &eventReader{folders: late.folders, out: &out, notes: &notes}
+	r.req = &adminpb.EventsRequest{Names: []string{"web-0"}, Follow: true, Last: new(uint32(followedEvents))}
+	err := r.receive(t.Context())
+	if status.Code(err) != codes.Unavailable || !r.begun || out.Len()+notes.Len() > 0 {
+		t.Errorf("begun: %t, %v, printed %q and %q", r.begun, err, out.String(), notes.String())
+	}
+	if begun, err := r.resume(t.Context()); status.Code(err) != codes.Unavailable || !begun {
+		t.Errorf("the next master: begun: %t, %v", begun, err)
+	}
+	if len(asked) != 2 || asked[1].GetAfter() != 7 || asked[1].Last != nil {
+		t.Errorf("the masters are asked for %v", asked)
 	}
 }

@@ -22,7 +22,8 @@ import (
 // reloading is the admin service of a master whose reload ends with end after the plan; nil is a success.
 type reloading struct {
 	starting
-	end error
+	end    error
+	noFile bool // there is nothing to wait for: it never says that the reload has begun
 }
 
 func (r reloading) Reload(
@@ -32,7 +33,7 @@ func (r reloading) Reload(
 	if err := stream.Send(plan); err != nil || req.GetDryRun() {
 		return err
 	}
-	if req.GetNoWait() {
+	if req.GetNoWait() && !r.noFile {
 		return stream.Send(&adminpb.ReloadResponse{Begun: true})
 	}
 	return r.end
@@ -42,19 +43,23 @@ func (r reloading) Reload(
 func TestReloadSaysWhetherItIsDone(t *testing.T) {
 	failed := status.Error(codes.Aborted, "web-0 is not ready: exited with code 3")
 	for name, test := range map[string]struct {
-		end  error
-		flag string
-		code int
-		done bool
+		end    error
+		noFile bool
+		flag   string
+		code   int
+		done   bool
 	}{
 		"done":    {done: true},
 		"dry run": {flag: "--dry-run"},
 		"no wait": {flag: "--no-wait"},
 		"failed":  {end: failed, code: exit.Failed},
+
+		"without a file":          {noFile: true, done: true},
+		"no wait, without a file": {noFile: true, flag: "--no-wait"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			late := newLateMasters(t)
-			late.serve(t, reloading{starting{stateDir: late.db}, test.end})
+			late.serve(t, reloading{starting{stateDir: late.db}, test.end, test.noFile})
 			dir := late.folders.state
 			args := []string{"reload", "--json", "--state-dir", dir, "--runtime-dir", dir}
 			if test.flag != "" {

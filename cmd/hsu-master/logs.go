@@ -200,7 +200,11 @@ func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *log
 	if err != nil {
 		return unknownLog(err, f, req.GetNames())
 	}
+	query, err := api.LogQueryOf(req)
+	if err != nil {
+		return logsError(err, f, req.GetNames())
+	}
 	printer := &logReader{req: req, out: out}
 	hub := tail.NewHub(dir, &offsets.Tables{})
-	return logsError(api.SendLogs(ctx, hub, infos, req, nil, printer.print), f, req.GetNames())
+	return logsError(api.SendLogs(ctx, hub, infos, query, nil, printer.print), f, req.GetNames())
 }

@@ -38,7 +38,11 @@ func (r *logReader) run(ctx context.Context) error {
 	r.begun = time.Now()
 	r.req.Positions = r.req.GetFollow()
 	// It need not answer soon: an older master says nothing before there are lines.
-	_, err := r.receive(ctx, dialAdmin, func() {})
+	conn, err := dialAdmin(ctx, r.folders)
+	if err == nil {
+		_, err = r.receive(ctx, conn, func() {})
+		_ = conn.Close()
+	}
 	switch {
 	case ctx.Err() != nil:
 		return nil //nolint:nilerr // it was interrupted
@@ -57,21 +61,34 @@ func (r *logReader) resume(ctx context.Context) (begun bool, err error) {
 	if since := r.req.GetSince(); since == nil || since.AsTime().Before(r.begun) {
 		r.req.Since = timestamppb.New(r.begun)
 	}
-	within, dialed := cmp.Or(r.within, answerWithin), false
+	within := cmp.Or(r.within, answerWithin)
+	conn, err := r.dialWithin(ctx, within)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close() }()
+	// The time that the dial took does not count: a slow master is not taken for an older one.
 	limited, answered, end := untilAnswer(ctx, r.folders, within)
 	defer end()
-	begun, err = r.receive(limited, func(ctx context.Context, f folders) (*grpc.ClientConn, error) {
-		conn, err := dialRegistry(ctx, f)
-		dialed = err == nil
-		return conn, err
-	}, answered)
+	begun, err = r.receive(limited, conn, answered)
 	if limited.Err() == nil {
 		return begun, err
 	}
-	if dialed && !begun && ctx.Err() == nil && r.answers(ctx, within) {
+	if !begun && ctx.Err() == nil && r.answers(ctx, within) {
 		return false, errEnded // an older master, which says nothing before there are lines
 	}
 	return begun, context.Cause(limited)
+}
+
+// dialWithin connects to the next master. It returns an error if that master does not answer within a time.
+func (r *logReader) dialWithin(ctx context.Context, within time.Duration) (*grpc.ClientConn, error) {
+	limited, _, end := untilAnswer(ctx, r.folders, within)
+	defer end()
+	conn, err := dialRegistry(limited, r.folders)
+	if err != nil && limited.Err() != nil {
+		return nil, context.Cause(limited)
+	}
+	return conn, err
 }
 
 // answers reports whether the running master answers other requests.
@@ -82,15 +99,9 @@ func (r *logReader) answers(ctx context.Context, within time.Duration) bool {
 	return err == nil
 }
 
-// receive prints the lines that the running master sends. It returns nil if the stream has ended in order.
-func (r *logReader) receive(
-	ctx context.Context, dial func(context.Context, folders) (*grpc.ClientConn, error), answered func(),
-) (begun bool, err error) {
-	conn, err := dial(ctx, r.folders)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = conn.Close() }()
+// receive prints the lines that the master of a connection sends, and calls answered when it has sent something. It
+// returns nil if the stream has ended in order.
+func (r *logReader) receive(ctx context.Context, conn *grpc.ClientConn, answered func()) (begun bool, err error) {
 	stream, err := adminpb.NewAdminClient(conn).Logs(ctx, r.req)
 	for err == nil {
 		var resp *adminpb.LogsResponse

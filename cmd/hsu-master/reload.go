@@ -41,7 +41,7 @@ With --no-wait, it is not known whether the workers get ready: "worker list"
 shows how far it is, and an event tells if the reload stops.
 
 With --json, one object is printed at the end of the wait. Its field done is
-false if the reload goes on, or has failed, and with --dry-run.
+false if the reload goes on, or has failed, and with --dry-run or --no-wait.
 
 A master without a file looks for changed executables, and marks the workers
 that run the former ones as outdated.
@@ -105,7 +105,7 @@ func reload(c *cli.Context) error {
 	waiting.End()
 	if c.Bool(jsonFlag) {
 		shown := reloadToJSON(plan)
-		shown.Done = errors.Is(err, io.EOF) && !c.Bool("dry-run")
+		shown.Done = errors.Is(err, io.EOF) && !c.Bool("dry-run") && !c.Bool(noWaitFlag)
 		if err := render.JSON(c.App.Writer, shown); err != nil {
 			return err
 		}

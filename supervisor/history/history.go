@@ -74,12 +74,12 @@ type Survey struct {
 	Recorded uint64   // how many events there are
 	Selected uint64   // how many of them the query selects
 	Unknown  []string // the names of the query that no event has
-	before   uint64   // the selected ones have higher numbers
+	Before   uint64   // the selected ones have higher numbers
 }
 
 // Look returns a survey for the query. Like [Survey.Pass], it holds only some of the events at a time in memory.
 func Look(s Source, q Query) (Survey, error) {
-	v := Survey{Unknown: slices.Clone(q.Names), before: q.After}
+	v := Survey{Unknown: slices.Clone(q.Names), Before: q.After}
 	v.Last, _ = s.LastEvent()
 	var selected []uint64
 	err := v.read(s, q.After, func(entries []records.Entry) error {
@@ -93,7 +93,7 @@ func Look(s Source, q Query) (Survey, error) {
 		return nil
 	})
 	if surplus := len(selected) - q.Last; q.Last >= 0 && surplus > 0 {
-		v.before, selected = selected[surplus-1], selected[surplus:]
+		v.Before, selected = selected[surplus-1], selected[surplus:]
 	}
 	v.Selected = uint64(len(selected))
 	return v, err
@@ -105,7 +105,7 @@ func (v Survey) Pass(
 	s Source, q Query, each func(entries []records.Entry, until uint64) error,
 ) (lost uint64, err error) {
 	lost = v.Selected
-	err = v.read(s, v.before, func(entries []records.Entry) error {
+	err = v.read(s, v.Before, func(entries []records.Entry) error {
 		until := entries[len(entries)-1].Seq
 		entries = slices.DeleteFunc(entries, func(e records.Entry) bool { return !q.Match(e) })
 		if len(entries) == 0 {
