@@ -74,16 +74,16 @@ func (s *Supervisor) ApplyReporting(ctx context.Context, begun func(), units ...
 	}
 	defer done()
 	recs := s.changes.recordsOf(units)
-	planReload(units, recs, s.set.list(), s.changes.outdated, s.changes.retried, OperatorOf(ctx))
+	planReload(units, recs, s.set.list(), s.changes.due, OperatorOf(ctx))
 	wanted := recovery.Wanted(units, recs)
 	if err := s.set.awaitWantedAgain(ctx, wanted); err != nil {
 		return err
 	}
 	reloaded := records.Event{
 		Time: time.Now(), Type: eventtype.Reload, Operator: OperatorOf(ctx),
-		Detail: DescribeChanges(append(changesOf(s.set.specs(), wanted, s.changes.outdated), blocked(wanted)...)),
+		Detail: DescribeChanges(append(changesOf(s.set.specs(), wanted, s.changes.due), blocked(wanted)...)),
 	}
-	s.set.beginReplacing(wanted, s.changes.outdated)
+	s.set.beginReplacing(wanted, func(u *unit.Spec) []string { return s.changes.due(u).all() })
 	defer func() { s.set.endReplacing(); s.services.Changed() }()
 	r, err := s.changes.apply(ctx, units, recs, reloaded)
 	if err != nil {

@@ -6,11 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
-	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // Action is what happens to workers when the units change.
@@ -21,6 +19,7 @@ const (
 	ActionStart    Action = "start"
 	ActionStop     Action = "stop"     // and forget
 	ActionReplace  Action = "replace"  // one after the other, behind readiness
+	ActionRetry    Action = "retry"    // failed or completed ones are started: the change may have mended them
 	ActionUpdate   Action = "update"   // the new settings apply at once, the processes stay
 	ActionOutdated Action = "outdated" // the executable has changed; the processes stay
 	ActionBlocked  Action = "blocked"  // workers cannot be started; living processes stay
@@ -47,11 +46,14 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 	}
 	defer done()
 	wanted := recovery.Wanted(units, s.changes.recordsOf(units))
-	changes := changesOf(s.set.specs(), wanted, s.changes.outdated)
+	changes := changesOf(s.set.specs(), wanted, s.changes.due)
 	resolver := s.set.resolveWith(dependencies.NewGraph(wanted))
 	for i, c := range changes {
-		if b := resolver.Of(c.Unit); b.Blocked() && (c.Action == ActionStart || c.Action == ActionReplace) {
-			changes[i].Reasons = append(c.Reasons, "waits for "+b.Reason)
+		switch c.Action { //nolint:exhaustive // the others start no worker
+		case ActionStart, ActionReplace, ActionRetry:
+			if b := resolver.Of(c.Unit); b.Blocked() {
+				changes[i].Reasons = append(slices.Clone(c.Reasons), "waits for "+b.Reason)
+			}
 		}
 	}
 	return append(changes, blocked(wanted)...), nil
@@ -77,51 +79,36 @@ func DescribeChanges(changes []Change) string {
 	}
 }
 
-// outdated returns the workers of the unit that were started with another executable or other arguments. If no worker
-// can be started, there are none: Apply leaves the workers as they are.
-func (c *changer) outdated(u *unit.Spec) []string {
-	if u.Schedule.Cron != "" {
-		return nil // a run goes on, and the next one is of the new version
-	}
+// due are the workers of a unit that a change of it is to start: their ids.
+type due struct {
+	outdated []string // they were started with another executable or other arguments
+	retried  []string // they have failed or completed, and the change may have mended them
+}
+
+func (d due) all() []string { return slices.Concat(d.outdated, d.retried) }
+
+// due returns the workers that a change of the unit to u is to start. If no worker can be started, there are none:
+// Apply leaves the workers as they are. Each worker is compared with its own unit: a change that has stopped early has
+// replaced that of the set only.
+func (c *changer) due(u *unit.Spec) (d due) {
 	if len(u.StartErrors()) > 0 {
-		return nil
+		return d
 	}
-	before := c.before(u)
-	return c.having(u, func(rec records.Worker) bool {
-		return recovery.CompareChange(c.s.env.Secrets, before, u, rec) == recovery.Differs
-	})
-}
-
-// retried returns the workers of the unit that have failed or completed and that its change, which need not affect
-// running workers, has started at once. Without a change there are none: a worker whose start.before fails again would
-// stop each reload.
-func (c *changer) retried(u *unit.Spec) []string {
-	before := c.before(u)
-	if start, live := before.Differences(u); len(start)+len(live) == 0 || len(u.StartErrors()) > 0 {
-		return nil
-	}
-	return c.having(u, func(rec records.Worker) bool { return worker.TriesAnew(before, u, rec) })
-}
-
-// before returns the unit of the set with the name of u, or u.
-func (c *changer) before(u *unit.Spec) *unit.Spec {
-	before := u
-	for present := range unit.All(c.s.set.specs()) {
-		if present.Name == u.Name {
-			before = present
-		}
-	}
-	return before
-}
-
-// having returns the workers of the unit whose record has the property.
-func (c *changer) having(u *unit.Spec, property func(rec records.Worker) bool) (ids []string) {
 	for _, w := range c.s.set.list() {
-		if info := w.Info(); info != nil && owns(u, w.ID()) && property(info.Worker) {
-			ids = append(ids, w.ID())
+		info := w.Info()
+		if info == nil || !owns(u, w.ID()) {
+			continue
+		}
+		// A scheduled run goes on, and the next one is of the new version.
+		differs := recovery.CompareChange(c.s.env.Secrets, info.Spec, u, info.Worker) == recovery.Differs
+		switch {
+		case differs && u.Schedule.Cron == "":
+			d.outdated = append(d.outdated, w.ID())
+		case info.MendedBy(u):
+			d.retried = append(d.retried, w.ID())
 		}
 	}
-	return ids
+	return d
 }
 
 // blocked returns the units whose workers cannot be started, because the executable or the folder is missing, for
@@ -158,9 +145,8 @@ func without(ids, others []string) []string {
 	return slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(others, id) })
 }
 
-// changesOf returns the way from one set of units to another. outdated returns the workers of a unit that must be
-// replaced.
-func changesOf(from, to []unit.Spec, outdated func(u *unit.Spec) []string) []Change {
+// changesOf returns the way from one set of units to another. dueOf returns the workers of a unit that must be started.
+func changesOf(from, to []unit.Spec, dueOf func(u *unit.Spec) due) []Change {
 	var changes []Change
 	add := func(list ...Change) {
 		for _, c := range list {
@@ -179,7 +165,7 @@ func changesOf(from, to []unit.Spec, outdated func(u *unit.Spec) []string) []Cha
 		b, known := before[u.Name]
 		switch {
 		case known && b.Starts() == u.Starts():
-			add(changesOfUnit(b, u, outdated(u))...)
+			add(changesOfUnit(b, u, dueOf(u))...)
 			continue
 		case known:
 			kept[u.Name] = false // the other one is removed
@@ -194,15 +180,19 @@ func changesOf(from, to []unit.Spec, outdated func(u *unit.Spec) []string) []Cha
 	return changes
 }
 
-// changesOfUnit returns the changes of the workers of a unit of both sets; some may be about no worker. The outdated
-// workers must be replaced.
-func changesOfUnit(before, after *unit.Spec, outdated []string) []Change {
+// changesOfUnit returns the changes of the workers of a unit of both sets; some may be about no worker.
+func changesOfUnit(before, after *unit.Spec, d due) []Change {
 	kept := workersOf(recovery.WithReplicas(after, min(before.Replicas, after.Replicas)), 0)
-	replaced := slices.DeleteFunc(outdated, func(id string) bool { return !slices.Contains(kept, id) })
+	isGone := func(id string) bool { return !slices.Contains(kept, id) }
+	replaced, retried := slices.DeleteFunc(d.outdated, isGone), slices.DeleteFunc(d.retried, isGone)
 	start, live := before.Differences(after)
+	mends := slices.Concat(start, live)
 	updated := without(slices.Clone(kept), replaced) // those that have never started will start differently
 	if len(start) == 0 {
 		start, updated = []string{"changed since its start"}, nil
+	}
+	if len(mends) == 0 { // of an earlier change that has stopped before it reached the workers
+		mends = []string{"changed since its end"}
 	}
 	number := fmt.Sprintf("replicas %d to %d", before.Replicas, after.Replicas)
 	if !after.Starts() {
@@ -216,6 +206,7 @@ func changesOfUnit(before, after *unit.Spec, outdated []string) []Change {
 		changes = append(changes, Change{after.Name, ActionUpdate, kept, live})
 	}
 	return append(changes,
+		Change{after.Name, ActionRetry, retried, mends},
 		Change{after.Name, begin(after), workersOf(after, before.Replicas), []string{number}},
 		Change{after.Name, end(after), workersOf(before, after.Replicas), []string{number}})
 }
@@ -249,16 +240,16 @@ func (s *Supervisor) MarkOutdated(ctx context.Context, dryRun bool) ([]Change, e
 			if dryRun || !owns(u, w.ID()) {
 				continue
 			}
-			outdated, err := w.Update(ctx, u)
+			effect, err := w.Update(ctx, u, false)
 			if err != nil {
 				return changes, fmt.Errorf("check %s: %w", w.ID(), err)
 			}
-			if outdated {
+			if effect.Outdated {
 				ids = append(ids, w.ID())
 			}
 		}
 		if dryRun {
-			for _, target := range targets(s.set.list(), s.changes.outdated(u)) {
+			for _, target := range targets(s.set.list(), s.changes.due(u).outdated) {
 				ids = append(ids, target.ID)
 			}
 		}

@@ -22,6 +22,7 @@ func TestChangesOfTheSet(t *testing.T) {
 	for name, c := range map[string]struct {
 		to       []unit.Spec
 		outdated []string
+		retried  []string
 		want     []Change
 	}{
 		"the same": {to: []unit.Spec{web, db}},
@@ -55,6 +56,18 @@ func TestChangesOfTheSet(t *testing.T) {
 				{"web", ActionStop, []string{"web-1"}, []string{"replicas 2 to 1"}},
 			},
 		},
+		"another check, with a failed worker": {
+			to:      []unit.Spec{with(func(u *unit.Spec) { u.Health.Readiness.Service = "acme.Search" }), db},
+			retried: []string{"web-1", "web-2"},
+			want: []Change{
+				{"web", ActionUpdate, both, []string{"health"}},
+				{"web", ActionRetry, []string{"web-1"}, []string{"health"}},
+			},
+		},
+		"the same, with a worker that an earlier change has not reached": {
+			to: []unit.Spec{web, db}, retried: []string{"web-1"},
+			want: []Change{{"web", ActionRetry, []string{"web-1"}, []string{"changed since its end"}}},
+		},
 		"more replicas": {to: []unit.Spec{with(func(u *unit.Spec) { u.Replicas = 4 }), db}, want: []Change{
 			{"web", ActionStart, []string{"web-2", "web-3"}, []string{"replicas 2 to 4"}},
 		}},
@@ -63,11 +76,11 @@ func TestChangesOfTheSet(t *testing.T) {
 			{"db", ActionStop, []string{"db-0"}, []string{"unit removed"}},
 		}},
 	} {
-		got := changesOf([]unit.Spec{web, db}, c.to, func(u *unit.Spec) []string {
+		got := changesOf([]unit.Spec{web, db}, c.to, func(u *unit.Spec) due {
 			if u.Name != web.Name {
-				return nil
+				return due{}
 			}
-			return slices.Clone(c.outdated)
+			return due{outdated: slices.Clone(c.outdated), retried: slices.Clone(c.retried)}
 		})
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s: -want +got\n%s", name, diff)

@@ -3,6 +3,9 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -242,6 +245,108 @@ func TestApplyWaitsForAFailedWorkerThatItTries(t *testing.T) {
 		}
 		if rest := m.rollouts(t); len(rest) > 0 {
 			t.Errorf("rollouts %v are left", rest)
+		}
+		m.stop(nil)
+	})
+}
+
+// A failed worker that the reload mends is tried before the new ones that depend on it are awaited.
+func TestApplyTriesAMendedWorkerBeforeItsNewDependents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.readyAfter = -1 }
+		db := dependent(t, "db")
+		givesUp(&db)
+		m := startUnits(t, world, openStore(t, world, t.TempDir()), db)
+		m.await("db-0", records.StatusFailed, time.Hour)
+		world.set(func() { world.behave = nil })
+		db.Health.Readiness.Service = "acme.Search"
+		units := []unit.Spec{db, dependent(t, "app", "db ready")}
+		changes, err := m.Changes(t.Context(), units...)
+		if err != nil || !slices.ContainsFunc(changes, func(c Change) bool {
+			return c.Action == ActionRetry && slices.Equal(c.Workers, []string{"db-0"})
+		}) {
+			t.Errorf("Changes = %+v, %v, want that db-0 is tried again", changes, err)
+		}
+		if err := m.Apply(t.Context(), units...); err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		if got := m.ids(); got != "db-0 running, app-0 running" {
+			t.Errorf("workers are %s", got)
+		}
+		if got := m.rolled(t, "reload-"); !slices.Equal(got, []string{"reload-completed db"}) {
+			t.Errorf("events are %q, want the try recorded", got)
+		}
+		m.stop(nil)
+	})
+}
+
+// A reload that stops before it has reached the failed worker leaves the try to the next one, which waits for it too.
+func TestApplyAfterAStoppedOneWaitsForTheWorkerThatItTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		world.behave = func(p *fakeProcess) { p.readyAfter = -1 }
+		m := startMaster(t, world, dir, 1, givesUp)
+		m.await("worker-0", records.StatusFailed, time.Hour)
+		world.set(func() {
+			world.behave = func(p *fakeProcess) {
+				p.exitsAfter, p.exitCode, p.readyAfter = time.Second, 3, -1
+				if p.worker == "worker-0" {
+					p.exitsAfter, p.readyAfter = 0, time.Since(world.birth)+20*time.Second
+				}
+			}
+		})
+		u := unitOf(t, "worker", 1)
+		givesUp(&u)
+		u.Start.Timeout = time.Minute
+		err := m.Apply(t.Context(), u, unitOf(t, "new", 1))
+		if err == nil || !strings.Contains(err.Error(), "new-0 is not ready") {
+			t.Errorf("Apply = %v, want that new-0 has failed", err)
+		}
+		if w := m.worker("worker-0"); w.Status != records.StatusFailed {
+			t.Fatalf("worker = %+v, want it not tried yet", w)
+		}
+		changes, err := m.Changes(t.Context(), u)
+		if err != nil || len(changes) != 2 || changes[0].Action != ActionRetry {
+			t.Errorf("Changes = %+v, %v, want the try", changes, err)
+		}
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		if w := m.worker("worker-0"); !w.Ready {
+			t.Errorf("worker = %+v, want it ready when Apply returns", w)
+		}
+		m.stop(nil)
+	})
+}
+
+// A recorded try whose program has gone when the next master makes it has failed: it is not forgotten as completed.
+func TestResumedTryStopsIfAProgramIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		world.behave = func(p *fakeProcess) { p.readyAfter = -1 }
+		m := startMaster(t, world, dir, 1, givesUp)
+		m.await("worker-0", records.StatusFailed, time.Hour)
+		world.set(func() { world.behave = nil })
+		u := unitOf(t, "worker", 1)
+		givesUp(&u)
+		u.Start.Timeout, u.Start.Before = time.Minute, []string{filepath.Join(t.TempDir(), "program")}
+		if err := os.Symlink(u.Path, u.Start.Before[0]); err != nil {
+			t.Fatal(err)
+		}
+		_ = m.ApplyReporting(t.Context(), m.crash, u) // fails, or has nothing to do any more
+		if err := os.Remove(u.Start.Before[0]); err != nil {
+			t.Fatal(err)
+		}
+		m = startUnits(t, world, openStore(t, world, dir), u)
+		settle(time.Minute)
+		got := m.rolled(t, "reload-")
+		if len(got) != 2 || !strings.HasPrefix(got[1], "reload-stopped worker: ") ||
+			!strings.Contains(got[1], "worker-0 cannot be started: start.before: ") {
+			t.Errorf("events are %q, want that the try has stopped", got)
+		}
+		if w := m.worker("worker-0"); w.Ready {
+			t.Errorf("worker = %+v, want it not started", w)
 		}
 		m.stop(nil)
 	})

@@ -27,8 +27,7 @@ var rolloutOutcomes = map[records.RolloutAct]outcomeTypes{
 // planReload adds to the records of the units the rollouts that replace their outdated workers and start those that are
 // to be tried anew, in place of earlier ones.
 func planReload(
-	units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated, retried func(*unit.Spec) []string,
-	by *records.Operator,
+	units []unit.Spec, recs []records.Unit, workers []*worker.Worker, dueOf func(*unit.Spec) due, by *records.Operator,
 ) {
 	for i, u := range units {
 		recs[i].Rollout = nil
@@ -36,13 +35,13 @@ func planReload(
 		if !u.Starts() {
 			continue
 		}
-		due := outdated(wanted)
-		spare := len(targets(workers, due)) > 0 && recovery.MayHaveSpare(&u, wanted.Replicas)
+		d := dueOf(wanted)
+		spare := len(targets(workers, d.outdated)) > 0 && recovery.MayHaveSpare(&u, wanted.Replicas)
 		if spare {
 			wanted.Replicas++ // that of an earlier, larger number of replicas may be outdated too
-			due = outdated(wanted)
+			d = dueOf(wanted)
 		}
-		list := targets(workers, append(due, retried(wanted)...))
+		list := targets(workers, d.all())
 		if len(list) == 0 {
 			continue
 		}
@@ -103,17 +102,15 @@ func (r rollout) hasBegun(w *worker.Worker) bool {
 	return exists && info != nil && info.Incarnation > t.Incarnation
 }
 
-// retries reports whether the rollout is a reload that starts the worker, which has failed or completed, although it
-// need not be outdated. The record outlives a master that is killed before it begins the start.
-func (r rollout) retries(w updated) bool {
-	t, act, exists := r.target(w.Worker)
+// promises reports whether the rollout is a reload that has recorded a start of the worker, which has not begun yet.
+// The record outlives a master that is killed before the start.
+func (r rollout) promises(w *worker.Worker) bool {
 	info := w.Info()
-	if !exists || act != records.ActReload || info == nil || info.Incarnation > t.Incarnation {
+	if info == nil {
 		return false
 	}
-	over := info.Status == records.StatusFailed ||
-		info.Status == records.StatusCompleted && w.unit.Restart.Mode == unit.RestartAlways
-	return over && len(w.unit.StartErrors()) == 0
+	recorded := r.recorded[info.Unit]
+	return recorded.Act == records.ActReload && recovery.Replaces(&recorded, info.Worker)
 }
 
 // spare returns the spare worker of the unit, nil if it has none.

@@ -39,9 +39,11 @@ type rollout struct {
 // updated is a worker with its unit in the new set.
 type updated struct {
 	*worker.Worker
-	unit *unit.Spec
-	// again is set for a worker without a process that is started again: it is awaited.
-	again bool
+	unit      *unit.Spec
+	startable bool // nothing that its start needs is missing on this host; only set if a start is due
+	again     bool // it had failed or completed, and its start has begun: it is awaited
+	// missing is the reason why a start that a reload has recorded cannot be made, nil if there is none.
+	missing error
 }
 
 // complete replaces the outdated workers and waits for the new, the surplus and the unmanaged ones. It stops at the
@@ -68,22 +70,21 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 	inOrder(workers, func(w updated) string { return w.unit.Name }, r.set.dependencies())
 	var due []updated
 	for _, w := range workers {
-		// Update may begin the start.
-		w.again = r.retries(w)
-		bounded, cancel := context.WithTimeout(ctx, w.unit.Start.Timeout) // the start of a worker may hang
-		differs, err := w.Update(bounded, w.unit)
-		cancel()
+		outdated, err := r.pass(ctx, &w)
 		if err != nil {
-			return fmt.Errorf("update %s: %w", w.ID(), err)
+			return err
 		}
 		switch {
-		case r.restarts(w.Worker), r.hasBegun(w.Worker), w.again, differs && len(w.unit.StartErrors()) == 0:
+		case r.restarts(w.Worker), r.hasBegun(w.Worker), w.again, w.missing != nil, outdated && w.startable:
 			due = append(due, w)
-		case !differs:
+		case !outdated:
 			r.noteReplaced(w.Worker)
 		}
 	}
-	replaced, total := 0, len(due)
+	what, replaced, total := "replaced", 0, len(due)
+	if slices.ContainsFunc(due, func(w updated) bool { return w.again }) {
+		what = "replaced or tried"
+	}
 	for len(due) > 0 {
 		n := 1
 		for n < len(due) && due[n].unit.Name == due[0].unit.Name {
@@ -92,11 +93,32 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 		done, err := r.replaceUnit(ctx, due[:n])
 		replaced += done
 		if err != nil {
-			return fmt.Errorf("replaced %d of %d workers: %w", replaced, total, err)
+			return fmt.Errorf("%s %d of %d workers: %w", what, replaced, total, err)
 		}
 		due = due[n:]
 	}
 	return nil
+}
+
+// pass passes the worker its unit, which may begin a start, and notes what follows from that. It reports whether the
+// worker is outdated.
+func (r rollout) pass(ctx context.Context, w *updated) (outdated bool, err error) {
+	promised := r.promises(w.Worker)
+	bounded, cancel := context.WithTimeout(ctx, w.unit.Start.Timeout) // the start of a worker may hang
+	defer cancel()
+	effect, err := w.Update(bounded, w.unit, promised)
+	if err != nil {
+		return false, fmt.Errorf("update %s: %w", w.ID(), err)
+	}
+	if effect.Outdated || effect.Mended {
+		missing := w.unit.StartErrors()
+		w.startable = len(missing) == 0
+		if promised && !w.startable {
+			w.missing = missing[0]
+		}
+	}
+	w.again = effect.Mended && w.startable
+	return effect.Outdated, nil
 }
 
 // replaceUnit replaces workers of one unit when its spare one is ready. It returns how many it has replaced.
@@ -133,13 +155,13 @@ func (r rollout) replace(ctx context.Context, of updated) (err error) {
 			r.told(w, PhaseFailed, err)
 		}
 	}()
+	if of.missing != nil {
+		return fmt.Errorf("%s cannot be started: %w", w.ID(), of.missing)
+	}
 	info, before := w.Info(), r.before(w)
 	reason, due := replaceReason, info == nil || info.Outdated // else it has ended, and was started with its new unit
-	switch {
-	case r.restarts(w):
+	if r.restarts(w) {
 		reason, due = restartReason, info == nil || info.Incarnation <= before
-	case r.retries(of):
-		due = true
 	}
 	if due {
 		if err := r.awaitMet(ctx, w); err != nil {

@@ -18,7 +18,7 @@ type set struct {
 
 	graph *dependencies.Graph       // of units
 	byID  map[string]*worker.Worker // workers; not changed, but replaced with workers
-	// replacing are the ids of outdated workers that others depend on and that an Apply is about to replace.
+	// replacing are the ids of workers that others depend on and that an Apply is about to replace, or to try anew.
 	replacing map[string]bool
 	unmanaged func() []worker.Info // the processes of unmanaged units
 }

@@ -425,7 +425,7 @@ func (x *ReloadResponse) GetBegun() bool {
 type UnitChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Unit  string                 `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
-	// "start", "stop", "replace", "update", "outdated" or "blocked".
+	// "start", "stop", "replace", "retry", "update", "outdated" or "blocked".
 	Action  string   `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	Workers []string `protobuf:"bytes,3,rep,name=workers,proto3" json:"workers,omitempty"`
 	// Keys of the unit that differ, or a short text.

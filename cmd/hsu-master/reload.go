@@ -194,6 +194,7 @@ var verbs = map[supervisor.Action]string{
 	supervisor.ActionStart:    "start",
 	supervisor.ActionStop:     "stop and forget",
 	supervisor.ActionReplace:  "replace in turn",
+	supervisor.ActionRetry:    "try again",
 	supervisor.ActionUpdate:   "apply to",
 	supervisor.ActionOutdated: "mark as outdated",
 	supervisor.ActionBlocked:  "cannot start",

@@ -18,7 +18,7 @@ func TestWaitedFor(t *testing.T) {
 	slow.WaitingFor = "Ping: connection refused"
 	all := []*adminpb.UnitChange{
 		change("start", "new-0", "new-1"), change("replace", "old-0", "old-1"), change("stop", "gone-0"),
-		change("update", "kept-0"),
+		change("update", "kept-0"), change("retry", "failed-0"),
 	}
 	for name, test := range map[string]struct {
 		workers []*adminpb.Worker
@@ -29,6 +29,10 @@ func TestWaitedFor(t *testing.T) {
 				slow, worker("new-1", "starting"), worker("old-0", "stopping"), worker("gone-0", "stopping"),
 			},
 			"new-0 (starting: Ping: connection refused), new-1 (starting)",
+		},
+		"one that is tried again, too": {
+			[]*adminpb.Worker{slow, worker("failed-0", "starting"), worker("old-0", "stopping")},
+			"failed-0 (starting), new-0 (starting: Ping: connection refused)",
 		},
 		"the one that is replaced": {
 			[]*adminpb.Worker{worker("new-0", "running"), worker("old-1", "stopping"), worker("gone-0", "stopping")},

@@ -280,7 +280,7 @@ units:
 	s.await("a-0", "is still failed", func(w harness.Worker) bool { return w.Status == "failed" && w.Incarnation == 1 })
 	mended := strings.ReplaceAll(text, "PORT", "{port}")
 	s.write("hsu.yaml", strings.ReplaceAll(mended, "500ms", "30s"))
-	s.reload(0, "a: apply to 1 worker: health, start")
+	s.reload(0, "a: apply to 1 worker: health, start\na: try again 1 worker: health, start")
 	s.await("a-0", "runs", func(w harness.Worker) bool { return up(w) && w.Incarnation == 2 })
 	m.Stop()
 	s.WantNothingLeft()

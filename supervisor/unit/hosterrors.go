@@ -35,7 +35,7 @@ const (
 
 // StartErrors returns the reasons why workers of the unit cannot be started on this host: the executable, the folder or
 // the program of [BeforeStart] is missing. They may go away: each start looks again. What does not answer within a
-// second is not known to be missing.
+// second is not known to be missing, nor is a program that each worker has its own of.
 func (u *Spec) StartErrors() []HostError {
 	var found []HostError
 	if err := u.lookAtProgram(u.Path, namePath); err != nil {
@@ -45,6 +45,10 @@ func (u *Spec) StartErrors() []HostError {
 		if err := hostLooks.check(lookAt{dir: dir}, func() error { return statDir(dir) }); err != nil {
 			found = append(found, HostError{keyDir, err})
 		}
+	}
+	first, _ := u.programOf(u.Command(BeforeStart), 0)
+	if second, _ := u.programOf(u.Command(BeforeStart), 1); first != second {
+		return found
 	}
 	return append(found, u.hookErrors(BeforeStart)...)
 }
@@ -65,7 +69,7 @@ func (u *Spec) CommandErrors() []HostError {
 func (u *Spec) hookErrors(hooks ...Hook) []HostError {
 	var found []HostError
 	for _, h := range hooks {
-		name, known := u.programOf(u.Command(h))
+		name, known := u.programOf(u.Command(h), 0)
 		if !known {
 			continue
 		}
@@ -78,7 +82,7 @@ func (u *Spec) hookErrors(hooks ...Hook) []HostError {
 
 // checkErrors returns the error of the program of a check. A relative path starts at the working folder.
 func (u *Spec) checkErrors(key string, s probe.Spec) []HostError {
-	name, known := u.programOf(s.Command)
+	name, known := u.programOf(s.Command, 0)
 	if s.Type != probe.TypeExec || !known {
 		return nil
 	}
@@ -91,12 +95,12 @@ func (u *Spec) checkErrors(key string, s probe.Spec) []HostError {
 	return nil
 }
 
-// programOf returns the program of a command for the first worker. It is not known if it depends on the port.
-func (u *Spec) programOf(command []string) (name string, known bool) {
+// programOf returns the program of a command for the worker of this index. It is not known if it depends on the port.
+func (u *Spec) programOf(command []string, worker int) (name string, known bool) {
 	if len(command) == 0 {
 		return "", false
 	}
-	name, err := placeholder.Expand(command[0], u.Placeholders(u.WorkerID(0), 0))
+	name, err := placeholder.Expand(command[0], u.Placeholders(u.WorkerID(worker), 0))
 	return name, err == nil && name != ""
 }
 

@@ -51,6 +51,16 @@ func TestHostErrors(t *testing.T) {
 			unit:  Spec{Path: self, Start: Start{Before: []string{file, "a"}}},
 			start: []string{"start.before: " + file + " is not executable"},
 		},
+		"before of each worker": {
+			unit: Spec{Name: "a", Path: self, Start: Start{Before: []string{dir + "/{worker}"}}},
+		},
+		"before of each replica": {
+			unit: Spec{Name: "a", Path: self, Start: Start{Before: []string{dir + "/no-{replica}"}}},
+		},
+		"before of the unit": {
+			unit:  Spec{Name: "a", Path: self, Start: Start{Before: []string{dir + "/{unit}"}}},
+			start: []string{"start.before: stat " + dir + "/a: no such file"},
+		},
 		"stop": {
 			unit: Spec{Path: self, Stop: Stop{Command: []string{"no-such-program"}, After: []string{missing}}},
 			commands: []string{

@@ -273,7 +273,7 @@ func orDefault[T comparable](value, fallback T) T {
 
 // Validate reports every fault of the unit, each with the name of its field.
 //
-// A faulty executable or folder alone does not stop a master: it may be in the middle of being replaced, and living
+// A faulty executable, folder or program of [BeforeStart] alone does not stop a master: it may be in the middle of being replaced, and living
 // workers need their master. Starting it then fails and is retried by the restart policy.
 func (u *Spec) Validate() error {
 	err := u.CheckFields()
@@ -286,7 +286,7 @@ func (u *Spec) Validate() error {
 	return err
 }
 
-// CheckFields is [Spec.Validate] without the executable and the folder.
+// CheckFields is [Spec.Validate] without what [Spec.StartErrors] looks for on the host.
 func (u *Spec) CheckFields() error {
 	var errs []error
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {

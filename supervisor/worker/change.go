@@ -37,13 +37,22 @@ func command[T any](ctx context.Context, w *Worker, f func(ctx context.Context) 
 	return result, err
 }
 
-// Update makes u the unit of the worker, for the decisions and starts to come. It reports whether the worker is to be
-// replaced, because it was started with another executable or other arguments.
-func (w *Worker) Update(ctx context.Context, u *unit.Spec) (outdated bool, err error) {
-	return command(ctx, w, func(ctx context.Context) bool { return w.owner.update(ctx, u) })
+// Effect is the effect of a change of its unit on a worker.
+type Effect struct {
+	// Outdated reports whether the worker is to be replaced: it was started with another executable or other arguments.
+	Outdated bool
+	// Mended reports whether the worker had failed or completed, and its start has begun, since the change may have
+	// mended it.
+	Mended bool
 }
 
-func (w *owner) update(ctx context.Context, u *unit.Spec) (outdated bool) {
+// Update makes u the unit of the worker, for the decisions and starts to come. promised is set if a recorded rollout
+// has promised to start the worker if it has failed or completed.
+func (w *Worker) Update(ctx context.Context, u *unit.Spec, promised bool) (Effect, error) {
+	return command(ctx, w, func(ctx context.Context) Effect { return w.owner.update(ctx, u, promised) })
+}
+
+func (w *owner) update(ctx context.Context, u *unit.Spec, promised bool) (e Effect) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
 	if u.Log != before.Log {
@@ -71,9 +80,12 @@ func (w *owner) update(ctx context.Context, u *unit.Spec) (outdated bool) {
 	w.reschedule(ctx, before)
 	w.routes.offer(w.state.Retired)
 	w.routes.update(served)
+	// An outdated worker that was promised a start is replaced in its turn.
+	tried, mended := triesAnew(w.rec, before, u, promised && differs != recovery.Differs)
 	switch {
 	case w.state.Slot != lifecycle.Vacant:
-	case TriesAnew(before, u, w.rec):
+	case tried:
+		e.Mended = mended
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace})
 	case w.state.Status == records.StatusFailed:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // the new policy may try it again, or give it up
@@ -83,23 +95,35 @@ func (w *owner) update(ctx context.Context, u *unit.Spec) (outdated bool) {
 		w.routes.asked.incarnation = 0 // whatever it has answered
 		w.discover(ctx)
 	}
-	return differs == recovery.Differs && w.state.Wanted && w.unit.Schedule.Cron == "" // a run goes on
+	e.Outdated = differs == recovery.Differs && w.state.Wanted && w.unit.Schedule.Cron == "" // a run goes on
+	return e
 }
 
-// TriesAnew reports whether the worker of a record, which has failed or completed, is started at once if before is
-// replaced by u as its unit: the cause of its failure may be mended, or its work is not done with a successful exit any
-// more.
-func TriesAnew(before, u *unit.Spec, rec records.Worker) bool {
-	if rec.Status == records.StatusFailed {
-		return failedBefore(rec.Reason) || startsOtherwise(before, u)
+// MendedBy reports whether [Worker.Update] with u starts the worker, which has failed or completed, since that change
+// may have mended it.
+func (i *Info) MendedBy(u *unit.Spec) bool {
+	_, mended := triesAnew(i.Worker, i.Spec, u, false)
+	return mended
+}
+
+// triesAnew reports whether the worker of a record, which has failed or completed, is started at once if u replaces
+// before as its unit: the cause of its failure may be mended, or its work is not done with a successful exit any more,
+// or a rollout has promised the start. Unless that is due to a change of the unit, it is not mended: only its
+// start.before is tried once more.
+func triesAnew(rec records.Worker, before, u *unit.Spec, promised bool) (tried, mended bool) {
+	start, live := before.Differences(u)
+	switch rec.Status { //nolint:exhaustive // the others have not ended
+	case records.StatusFailed:
+		tried = promised || failedBefore(rec.Reason) || startsOtherwise(live)
+	case records.StatusCompleted:
+		tried = u.Restart.Mode == unit.RestartAlways
 	}
-	return rec.Status == records.StatusCompleted && u.Restart.Mode == unit.RestartAlways
+	return tried, tried && (promised || len(start)+len(live) > 0)
 }
 
-// startsOtherwise reports whether units differ in a key that can keep a worker from getting ready, and that a running
-// worker follows. A wrong address of a health check is the usual one.
-func startsOtherwise(before, after *unit.Spec) bool {
-	_, live := before.Differences(after)
+// startsOtherwise reports whether one of the keys that differ, and that a running worker follows, can keep a worker
+// from getting ready. A wrong address of a health check is the usual one.
+func startsOtherwise(live []string) bool {
 	return slices.ContainsFunc(live, func(key string) bool {
 		return key == "health" || key == "start" || strings.HasPrefix(key, "limits.")
 	})

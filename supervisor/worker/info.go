@@ -5,11 +5,15 @@ import (
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // Info is a worker as the running master sees it.
 type Info struct {
 	records.Worker
+	// Spec is the unit that the worker has taken last, which a change that is under way, or has stopped early, may not
+	// have replaced yet; nil if the master does not own the worker.
+	Spec *unit.Spec
 	// Adopted reports whether the master found the instance running instead of starting it.
 	Adopted bool
 	// Ready reports whether the worker is healthy, so that requests may go to it if it has a port.

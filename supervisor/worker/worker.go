@@ -406,6 +406,7 @@ func (w *owner) record(ctx context.Context, events ...records.Event) bool {
 func (w *owner) publish() {
 	info := Info{
 		Worker:  w.rec,
+		Spec:    w.unit,
 		Adopted: w.adopted,
 		Ready:   w.state.Ready,
 		LogPath: w.output.path, Elsewhere: w.output.elsewhere(),
