@@ -46,9 +46,9 @@ func (s *set) unmanagedProcess(id string) (d dependencies.Worker, exists bool) {
 	return d, false
 }
 
-// beginReplacing notes the workers of units that others depend on and that are about to be replaced, or tried anew. Until
-// that is done, no worker that depends on them is started: it would take the old one for a dependency that is met, or
-// that can never be.
+// beginReplacing notes the workers of units that others depend on and that are about to be replaced, or tried anew.
+// Until that is done, no worker that depends on them is started: it would take the old one for a dependency that is
+// met, or that can never be.
 func (s *set) beginReplacing(units []unit.Spec, due func(*unit.Spec) []string) {
 	graph, replacing := dependencies.NewGraph(units), map[string]bool{}
 	for u := range unit.All(units) {
