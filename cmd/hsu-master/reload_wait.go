@@ -64,7 +64,8 @@ func (w *reloadWait) end() string {
 }
 
 // waitedFor describes the workers that a reload with this plan waits for: the new ones that are not ready, and those
-// that are tried again, for which new ones may wait; else the next one that is replaced; else those that are being stopped.
+// that are tried again, for which new ones may wait; else the next one that is replaced; else those that are being
+// stopped.
 func waitedFor(plan *adminpb.ReloadResponse, workers []*adminpb.Worker) []string {
 	byID := map[string]*adminpb.Worker{}
 	for _, w := range workers {

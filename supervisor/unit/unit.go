@@ -273,8 +273,8 @@ func orDefault[T comparable](value, fallback T) T {
 
 // Validate reports every fault of the unit, each with the name of its field.
 //
-// A faulty executable, folder or program of [BeforeStart] alone does not stop a master: it may be in the middle of being
-// replaced, and living workers need their master. Starting it then fails and is retried by the restart policy.
+// A faulty executable, folder or program of [BeforeStart] alone does not stop a master: it may be replaced
+// just now, and living workers need their master. Starting it then fails and is retried by the restart policy.
 func (u *Spec) Validate() error {
 	err := u.CheckFields()
 	if !u.Starts() {
