@@ -122,7 +122,7 @@ var All = []Type{
 	{Reload, "The units were read again, and the changes in the detail have begun."},
 	{ReloadResumed, "The replacement or the new try of workers goes on after the master was killed or replaced."},
 	{ReloadCompleted, "The replaced workers of the unit, and those tried anew, are ready."},
-	{ReloadStopped, "A reload stopped at a replaced or tried worker that did not get ready; the others run as they did."},
+	{ReloadStopped, "A reload stopped at a replaced or tried worker that did not get ready; the others stay."},
 	{ReloadFailed, "A reload was refused, or has stopped."},
 	{Upgrade, "The program of the master was replaced by the one in the detail."},
 	{UpgradeFailed, "A new program of the master was refused or did not serve; the former one goes on."},
