@@ -256,10 +256,8 @@ units:
 	s.WantNothingLeft()
 }
 
-// A worker has failed because of the address of its check. When that is corrected, a reload has it tried at once.
-func TestReloadTriesAWorkerWhoseCheckIsMended(t *testing.T) {
-	t.Parallel()
-	const text = `
+// wrongCheck is a unit that fails because of the address of its check, with a format for retry_failed.
+const wrongCheck = `
 units:
   a:
     kind: managed
@@ -267,8 +265,13 @@ units:
     port: ${FIXED}
     health: {type: tcp, address: "127.0.0.1:PORT", interval: 1s, timeout: 1s}
     start: {timeout: 500ms}
-    restart: {budget: {restarts: 0}, retry_failed: 1h}
+    restart: {budget: {restarts: 0}, retry_failed: %s}
 `
+
+// A worker has failed because of the address of its check. When that is corrected, a reload has it tried at once.
+func TestReloadTriesAWorkerWhoseCheckIsMended(t *testing.T) {
+	t.Parallel()
+	text := fmt.Sprintf(wrongCheck, "1h")
 	s := newSite(t, map[string]string{"hsu.yaml": strings.ReplaceAll(text, "PORT", "1")})
 	s.environ = []string{"UNIT=" + harness.Programs.Unit, fmt.Sprint("FIXED=", harness.FreePort(t))}
 	m := s.start()
@@ -290,16 +293,7 @@ units:
 // The next master does so.
 func TestTryOfAMendedWorkerCutOffByACrashIsMade(t *testing.T) {
 	t.Parallel()
-	const text = `
-units:
-  a:
-    kind: managed
-    command: ["${UNIT}", --port, "{port}"]
-    port: ${FIXED}
-    health: {type: tcp, address: "127.0.0.1:PORT", interval: 1s, timeout: 1s}
-    start: {timeout: 500ms}
-    restart: {budget: {restarts: 0}, retry_failed: never}
-`
+	text := fmt.Sprintf(wrongCheck, "never")
 	moments := harness.Moments(1, crashpoint.IntentRecord, crashpoint.Fork)
 	for _, moment := range append(moments, crashpoint.UnitRecord.After()) {
 		s := newSite(t, map[string]string{"hsu.yaml": strings.ReplaceAll(text, "PORT", "1")})
